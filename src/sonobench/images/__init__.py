@@ -1,0 +1,18 @@
+"""From file to tensor: decoding, geometry, packs. Knows files and pixels, nothing of patients."""
+
+from sonobench.images.decode import Decoded, UnreadableImage, decode
+from sonobench.images.geometry import Geometry, GeometryKind, Interpolation
+from sonobench.images.pack import Pack, PackWriter, decode_all, read_index
+
+__all__ = [
+    "Decoded",
+    "Geometry",
+    "GeometryKind",
+    "Interpolation",
+    "Pack",
+    "PackWriter",
+    "UnreadableImage",
+    "decode",
+    "decode_all",
+    "read_index",
+]

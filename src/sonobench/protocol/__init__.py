@@ -1,0 +1,40 @@
+"""What is to be measured: the protocol's schema, the shipped protocols, and their reading.
+
+A protocol is frozen data; its hash names it. Nothing that changes a result lives elsewhere.
+"""
+
+from sonobench.protocol.load import (
+    ProtocolError,
+    find_protocol,
+    load_protocol,
+    protocol_hash,
+    shipped_protocols,
+)
+from sonobench.protocol.schema import (
+    FETAL_PLANES,
+    Dataset,
+    EncoderEntry,
+    Evaluation,
+    LinearProbe,
+    Numerics,
+    Protocol,
+    Split,
+    safe_name,
+)
+
+__all__ = [
+    "FETAL_PLANES",
+    "Dataset",
+    "EncoderEntry",
+    "Evaluation",
+    "LinearProbe",
+    "Numerics",
+    "Protocol",
+    "ProtocolError",
+    "Split",
+    "find_protocol",
+    "load_protocol",
+    "protocol_hash",
+    "safe_name",
+    "shipped_protocols",
+]

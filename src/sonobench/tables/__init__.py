@@ -1,0 +1,41 @@
+"""The tables that pass between rooms: their schemas, checked, and their Parquet and CSV files.
+
+Every table is a pandas frame whose columns, types and key are declared here once. A frame that
+enters or leaves a run goes through `check`, so that a wrong table stops where it was made.
+"""
+
+from sonobench.tables.files import (
+    read_classes,
+    read_table,
+    replace_file,
+    write_csv,
+    write_parquet,
+)
+from sonobench.tables.schema import (
+    PREDICTIONS,
+    RESULTS,
+    ROLES,
+    SAMPLES,
+    SPLITS,
+    Column,
+    Table,
+    TableError,
+    check,
+)
+
+__all__ = [
+    "PREDICTIONS",
+    "RESULTS",
+    "ROLES",
+    "SAMPLES",
+    "SPLITS",
+    "Column",
+    "Table",
+    "TableError",
+    "check",
+    "read_classes",
+    "read_table",
+    "replace_file",
+    "write_csv",
+    "write_parquet",
+]

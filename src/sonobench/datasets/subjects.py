@@ -1,0 +1,63 @@
+"""From patient ids to subjects: ids that share an image are one, and conflicts stop a run."""
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from sonobench.datasets.cohort import DatasetError
+
+
+def merge_subjects(samples: pd.DataFrame) -> pd.Series:
+    """Subject of each row: the smallest of all patient ids that are linked by a shared image.
+
+    Patients and images (by `pixel_sha256`) are the two sides of a graph; a subject is a connected
+    component of it. One real patient under two ids would otherwise be in training and test.
+    """
+    patient, names = pd.factorize(samples["patient_id"], sort=True)
+    image, _ = pd.factorize(samples["pixel_sha256"])
+    size = len(names) + int(image.max()) + 1
+    links = coo_matrix((np.ones(len(samples)), (patient, len(names) + image)), shape=(size, size))
+    _, component = connected_components(links, directed=False)
+    # Names are sorted, so the first patient of a component is the smallest; every component has
+    # a patient, so the groups are numbered as the components are.
+    first = pd.Series(names).groupby(component[: len(names)]).first()
+    return pd.Series(
+        first.to_numpy()[component[patient]], index=samples.index, name="subject_id"
+    )
+
+
+def duplicate_groups(samples: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose pixels occur more than once, sorted so that each set stands together."""
+    repeated = samples[samples.duplicated("pixel_sha256", keep=False)]
+    return repeated.sort_values(["pixel_sha256", "image_id"])
+
+
+def refuse_conflicts(samples: pd.DataFrame) -> None:
+    """The same image with two labels, or a patient with both published roles, stops a run.
+
+    Raises:
+        DatasetError: with the rows.
+    """
+    groups = duplicate_groups(samples)
+    labels = groups.groupby("pixel_sha256")["label"].nunique()
+    conflicts = labels.index[labels > 1]
+    if len(conflicts):
+        rows = groups[groups["pixel_sha256"] == conflicts[0]]
+        listed = "; ".join(f"{r.image_id} (row {r.row}): {r.label}" for r in rows.itertuples())
+        raise DatasetError(
+            f"{len(conflicts)} images carry two labels under different names; first: {listed}. "
+            "Correct the label, or take the wrong row out."
+        )
+    published = samples.dropna(subset=["official_split"])
+    roles = published.groupby(["dataset", "patient_id"])["official_split"].nunique()
+    both = roles.index[roles > 1]
+    source = [key for key in both if key[0] == samples["dataset"].iloc[0]]
+    if source:
+        patient = source[0][1]
+        rows = published[published["patient_id"] == patient].drop_duplicates("official_split")
+        listed = ", ".join(f"row {r.row}: {r.official_split}" for r in rows.itertuples())
+        raise DatasetError(
+            f"{len(source)} patients of '{source[0][0]}' are in train and in test; first: "
+            f"{patient} ({listed}). A patient has one role: correct 'split' or the patient id."
+        )

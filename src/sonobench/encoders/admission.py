@@ -1,0 +1,126 @@
+"""Admission: an encoder shows that it is whole before any number of it reaches a table."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import nn
+
+from sonobench.encoders.checkpoint import KeyTable
+from sonobench.encoders.encoder import Encoder, EncoderError
+from sonobench.encoders.registry import EncoderSpec
+
+# Medians of the Kolmogorov–Smirnov distance between the spectra of weight matrices and the
+# Marchenko–Pastur law: 0.14 for trained networks, at most 0.014 for randomly filled ones; a single
+# random matrix stays below 0.02 mostly. Limits between.
+RANDOM_MEDIAN = 0.05
+RANDOM_MATRIX = 0.02
+_SMALLEST_SIDE = 64
+# A network whose features all lie along one line has an effective rank of 1.
+_LEAST_EFFECTIVE_RANK = 1.05
+_IMAGES = 48
+
+
+def certify(spec: EncoderSpec, encoder: Encoder, table: KeyTable | None) -> dict[str, Any]:
+    """The certificate of an encoder: plain data.
+
+    Raises:
+        EncoderError: features that are not finite, the same for every image, or along one line.
+            Controls are exempt from the last.
+    """
+    images = torch.from_numpy(fixed_images(spec.card.preprocess.geometry.size))
+    features = torch.cat([encoder.features(batch) for batch in torch.split(images, 8)]).numpy()
+    if not np.isfinite(features).all():
+        raise EncoderError(f"{spec.label}: not admitted: features on fixed images are not finite")
+    rank = effective_rank(features)
+    if not spec.card.control and rank < _LEAST_EFFECTIVE_RANK:
+        raise EncoderError(
+            f"{spec.label}: not admitted: features on {_IMAGES} different images are all but the "
+            f"same or lie along one line (effective rank {rank:.3f})"
+        )
+    distances = spectral_distances(encoder.network)
+    median = float(np.median(list(distances.values()))) if distances else None
+    return {
+        "encoder": spec.label,
+        "identity": spec.identity,
+        "dimension": spec.card.dimension,
+        "parameters": sum(parameter.numel() for parameter in encoder.network.parameters()),
+        "tensors_loaded": len(table.loaded) if table else 0,
+        "tensors_dropped": table.dropped if table else {},
+        "feature_mean": float(features.mean()),
+        "feature_deviation": float(features.std()),
+        "effective_rank": rank,
+        "weight_matrices": len(distances),
+        "spectral_distance_median": median,
+        "random_looking": bool(median is not None and median < RANDOM_MEDIAN),
+        "random_looking_matrices": sorted(k for k, v in distances.items() if v < RANDOM_MATRIX),
+        "pretraining": {name: asdict(record) for name, record in spec.card.pretraining.items()},
+    }
+
+
+def effective_rank(features: npt.NDArray[np.float32]) -> float:
+    """exp of the entropy of the normalised spectrum of centred features (N, D); 1 … min(N-1, D).
+
+    Roy and Vetterli, The effective rank, EUSIPCO 2007. 0 where all features are the same.
+    """
+    centred = features.astype(np.float64) - features.mean(0)
+    scale = np.abs(features).max()
+    values = np.linalg.svd(centred, compute_uv=False)
+    if values[0] <= 1e-6 * scale * np.sqrt(features.size):
+        return 0.0
+    share = values / values.sum()
+    share = share[share > 0]
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def spectral_distances(network: nn.Module) -> dict[str, float]:
+    """Kolmogorov–Smirnov distance of each weight matrix' spectrum to the Marchenko–Pastur law.
+
+    Convolutions are flattened to out × rest; both sides must have at least 64. The matrix is
+    centred and scaled to unit variance, so its scale plays no part. No data is needed.
+    """
+    distances = {}
+    for name, parameter in network.named_parameters():
+        if parameter.ndim < 2:
+            continue
+        matrix = parameter.detach().flatten(1).double().cpu()
+        if min(matrix.shape) < _SMALLEST_SIDE:
+            continue
+        matrix = matrix - matrix.mean()
+        deviation = matrix.std()
+        if deviation > 0:
+            distances[name] = _distance((matrix / deviation).numpy())
+    return distances
+
+
+def _distance(matrix: npt.NDArray[np.float64]) -> float:
+    small, large = sorted(matrix.shape)
+    gram = matrix @ matrix.T if matrix.shape[0] == small else matrix.T @ matrix
+    values = np.linalg.eigvalsh(gram / large)
+    # Marchenko and Pastur 1967: density √((b-x)(x-a)) / (2π y x) on [a, b], a, b = (1 ∓ √y)².
+    # With x = a + (b-a) sin²(t/2) the integrand is smooth and the trapezoid rule accurate.
+    ratio = small / large
+    low, high = (1 - np.sqrt(ratio)) ** 2, (1 + np.sqrt(ratio)) ** 2
+    angle = np.linspace(0, np.pi, 4097)
+    x = low + (high - low) * np.sin(angle / 2) ** 2
+    weight = ((high - low) * np.sin(angle) / 2) ** 2 / (2 * np.pi * ratio * np.maximum(x, 1e-12))
+    steps = (weight[1:] + weight[:-1]) / 2 * (angle[1] - angle[0])
+    law = np.concatenate([[0.0], np.cumsum(steps)])
+    expected = np.interp(values, x, law / law[-1])
+    rank = np.arange(1, small + 1)
+    return float(max((rank / small - expected).max(), (expected - (rank - 1) / small).max()))
+
+
+def fixed_images(size: int) -> npt.NDArray[np.uint8]:
+    """Forty-eight different speckled grey images (48, 1, size, size), the same every time."""
+    rng = np.random.default_rng(0)
+    images = np.empty((_IMAGES, 1, size, size), dtype=np.uint8)
+    for image in images:
+        blobs = gaussian_filter(rng.standard_normal((64, 64)), rng.uniform(2, 10), mode="wrap")
+        blobs = np.kron((blobs - blobs.min()) / np.ptp(blobs), np.ones((size // 64 + 1,) * 2))
+        speckle = rng.rayleigh(0.6, (size, size))
+        image[0] = np.clip(255 * blobs[:size, :size] * speckle, 0, 255).astype(np.uint8)
+    return images

@@ -1,0 +1,63 @@
+"""The sealed encoder: uint8 images in, features out; nobody outside can normalise wrongly."""
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from sonobench.encoders.card import EncoderCard
+
+
+class EncoderError(ValueError):
+    """An encoder that cannot be used; the message says why and what to do."""
+
+
+@final
+class Encoder:
+    """A network with its card, in evaluation mode.
+
+    Args:
+        network: maps normalised images (B, 3, S, S) float32 to features (B, dimension).
+        card: what it is; its `preprocess` is applied here and nowhere else.
+        device: where it runs.
+    """
+
+    def __init__(self, network: nn.Module, card: EncoderCard, device: str = "cpu") -> None:
+        self.card = card
+        self.device = torch.device(device)
+        self.network = network.eval().requires_grad_(False).to(self.device)
+        self._mean = torch.tensor(card.preprocess.mean, device=self.device).view(1, 3, 1, 1)
+        self._std = torch.tensor(card.preprocess.std, device=self.device).view(1, 3, 1, 1)
+
+    @torch.inference_mode()
+    def features(self, images: Tensor) -> Tensor:
+        """Features (B, dimension) float32, on the CPU, of images (B, 1 or 3, S, S) uint8.
+
+        One channel stands for three equal ones.
+
+        Raises:
+            EncoderError: not uint8, or not of the size that the card states; the network returns
+                something else than (B, dimension).
+        """
+        size = self.card.preprocess.geometry.size
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise EncoderError(
+                f"{self.card.name}: expected uint8 images (B, 1 or 3, {size}, {size}), found "
+                f"{images.dtype} {tuple(images.shape)}; normalisation happens inside"
+            )
+        if images.shape[2:] != (size, size):
+            raise EncoderError(
+                f"{self.card.name}: expected images of {size}×{size}, found "
+                f"{images.shape[2]}×{images.shape[3]}"
+            )
+        # The steps and their order are those of torchvision's ToTensor and Normalize, to the bit.
+        scaled = images.to(self.device, non_blocking=True).float().div_(255)
+        normalised = (scaled - self._mean).div_(self._std)
+        features = self.network(normalised)
+        expected = (len(images), self.card.dimension)
+        if not isinstance(features, Tensor) or tuple(features.shape) != expected:
+            found = tuple(features.shape) if isinstance(features, Tensor) else type(features)
+            raise EncoderError(
+                f"{self.card.name}: expected features of shape {expected}, found {found}"
+            )
+        return features.float().cpu()

@@ -1,0 +1,69 @@
+"""One image file to pixels, and the hash that says whether two files are the same image."""
+
+import hashlib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+_EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+
+
+class UnreadableImage(ValueError):
+    """A file that is missing, truncated, or not an 8-bit image; the message says which."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pixels of one image: uint8, (H, W) where its three channels are equal, else (H, W, 3)."""
+
+    pixels: npt.NDArray[np.uint8]
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for colour."""
+        return 1 if self.pixels.ndim == 2 else 3
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of shape and pixels: equal for equal images, whatever file they came in."""
+        shape = "x".join(map(str, self.pixels.shape)).encode()
+        return hashlib.sha256(shape + b":" + np.ascontiguousarray(self.pixels).data).hexdigest()
+
+
+def decode(path: Path) -> Decoded:
+    """Read an 8-bit grey, RGB, RGBA or palette image as the official pipelines do: as RGB.
+
+    Alpha is dropped, not blended (PIL's ``convert("RGB")``).
+
+    Raises:
+        UnreadableImage: missing, truncated, not an image, or of more than 8 bits a channel.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.mode not in _EIGHT_BIT:
+                    raise UnreadableImage(
+                        f"{path}: expected 8 bits a channel, found PIL mode {image.mode}; "
+                        "convert it to 8-bit grey or RGB"
+                    )
+                if image.mode in ("1", "L"):
+                    return Decoded(np.asarray(image.convert("L")))
+                pixels = np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise UnreadableImage(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"{path}: not an image that PIL can read") from None
+    except UnreadableImage:
+        raise
+    # PIL's decoders raise OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error …
+    # on damaged files; whatever it was, this file cannot be read and the message carries the cause.
+    except Exception as error:
+        raise UnreadableImage(f"{path}: cannot be decoded ({error})") from None
+    if (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
+        return Decoded(np.ascontiguousarray(pixels[..., 0]))
+    return Decoded(pixels)

@@ -1,0 +1,183 @@
+"""Packs: the images of a dataset under one geometry, decoded once, as uint8 memory maps.
+
+One decoding pass writes the index (pixel hashes, sizes, what was unreadable) and the packs of
+as many geometries as are wanted. Images whose three channels are equal take one channel.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sonobench.images.decode import UnreadableImage, decode
+from sonobench.images.geometry import Geometry
+
+_INDEX = "index.parquet"
+_COLUMNS = ("pixel_sha256", "width", "height", "channels", "error")
+_ROWS = "rows.npy"
+_FILES = {1: "grey.u8", 3: "colour.u8"}
+
+
+@dataclass(frozen=True)
+class _Rendered:
+    record: dict[str, object]
+    squares: tuple[npt.NDArray[np.uint8] | None, ...]
+
+
+class PackWriter:
+    """Appends squares of one geometry to a folder, in the order of the dataset's files."""
+
+    def __init__(self, folder: Path, geometry: Geometry) -> None:
+        self._folder = folder
+        self._geometry = geometry
+        self._files: dict[int, BinaryIO] = {}
+        self._counts = {1: 0, 3: 0}
+        self._rows: list[tuple[int, int]] = []
+
+    def __enter__(self) -> Self:
+        for channels, name in _FILES.items():
+            self._files[channels] = (self._folder / name).open("wb")
+        return self
+
+    def append(self, square: npt.NDArray[np.uint8] | None) -> None:
+        """Add the next file's square; None where the file was unreadable."""
+        if square is None:
+            self._rows.append((0, -1))
+            return
+        channels = 1 if square.ndim == 2 else 3
+        self._files[channels].write(np.ascontiguousarray(square).data)
+        self._rows.append((channels, self._counts[channels]))
+        self._counts[channels] += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+        if error is None:
+            np.save(self._folder / _ROWS, np.array(self._rows, dtype=np.int64).reshape(-1, 2))
+
+
+class Pack:
+    """Random access to the squares of one geometry.
+
+    Args:
+        folder: what a `PackWriter` made.
+        geometry: the one it was made with.
+    """
+
+    def __init__(self, folder: Path, geometry: Geometry) -> None:
+        self.geometry = geometry
+        self._rows = np.load(folder / _ROWS)
+        self._maps: dict[int, npt.NDArray[np.uint8]] = {}
+        side = geometry.size
+        for channels, name in _FILES.items():
+            count = int((self._rows[:, 0] == channels).sum())
+            if count:
+                self._maps[channels] = np.memmap(
+                    folder / name, dtype=np.uint8, mode="r", shape=(count, side, side, channels)
+                )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batch(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Squares at `positions`: (B, C, S, S) uint8, C = 1 where all are grey, else 3.
+
+        Raises:
+            UnreadableImage: one of them could not be decoded.
+        """
+        rows = self._rows[positions]
+        if (rows[:, 1] < 0).any():
+            bad = int(np.asarray(positions)[rows[:, 1] < 0][0])
+            raise UnreadableImage(f"image {bad} of this pack could not be decoded")
+        channels = 1 if (rows[:, 0] == 1).all() else 3
+        side = self.geometry.size
+        squares = np.empty((len(rows), side, side, channels), dtype=np.uint8)
+        for kind, images in self._maps.items():
+            chosen = rows[:, 0] == kind
+            if chosen.any():
+                squares[chosen] = images[rows[chosen, 1]]  # one channel is copied to all three
+        return np.ascontiguousarray(squares.transpose(0, 3, 1, 2))
+
+
+def decode_all(
+    files: Sequence[Path],
+    index_folder: Path | None,
+    packs: Mapping[Geometry, Path],
+    *,
+    threads: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> None:
+    """Decode every file once; write the index and one pack a geometry.
+
+    Threads suffice: PIL decodes and resizes outside the interpreter lock. At most a few squares
+    a thread are in memory, however many files there are. Unreadable files become rows of the
+    index with an `error`; whether that stops a run is the protocol's decision.
+
+    Args:
+        files: the dataset's files, in the order of its rows.
+        index_folder: where the index goes; None to leave it.
+        packs: folder of each wanted geometry.
+        threads: decoding threads; all cores if None.
+        on_progress: called with the number of files done since the last call.
+    """
+
+    def work(path: Path) -> _Rendered:
+        try:
+            decoded = decode(path)
+        except UnreadableImage as error:
+            nothing = (None, 0, 0, 0, str(error))
+            return _Rendered(dict(zip(_COLUMNS, nothing, strict=True)), (None,) * len(packs))
+        height, width = decoded.pixels.shape[:2]
+        found = (decoded.sha256, width, height, decoded.channels, "")
+        squares = tuple(geometry.render(decoded.pixels) for geometry in packs)
+        return _Rendered(dict(zip(_COLUMNS, found, strict=True)), squares)
+
+    records = []
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(PackWriter(folder, geometry)) for geometry, folder in packs.items()
+        ]
+        for result in _in_order(work, files, threads or os.cpu_count() or 1):
+            for writer, square in zip(writers, result.squares, strict=True):
+                writer.append(square)
+            records.append(result.record)
+            if on_progress:
+                on_progress(1)
+    if index_folder is not None:
+        pd.DataFrame(records, columns=list(_COLUMNS)).to_parquet(index_folder / _INDEX, index=False)
+
+
+def read_index(folder: Path) -> pd.DataFrame:
+    """One row a file: pixel_sha256, width, height, channels, and the error of an unreadable one."""
+    return pd.read_parquet(folder / _INDEX)
+
+
+def _in_order(
+    work: Callable[[Path], _Rendered], files: Iterable[Path], threads: int
+) -> Iterator[_Rendered]:
+    pending: deque[Future[_Rendered]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for path in files:
+                pending.append(pool.submit(work, path))
+                if len(pending) >= 4 * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
