@@ -22,9 +22,7 @@ def merge_subjects(samples: pd.DataFrame) -> pd.Series:
     # Names are sorted, so the first patient of a component is the smallest; every component has
     # a patient, so the groups are numbered as the components are.
     first = pd.Series(names).groupby(component[: len(names)]).first()
-    return pd.Series(
-        first.to_numpy()[component[patient]], index=samples.index, name="subject_id"
-    )
+    return pd.Series(first.to_numpy()[component[patient]], index=samples.index, name="subject_id")
 
 
 def duplicate_groups(samples: pd.DataFrame) -> pd.DataFrame:
@@ -33,8 +31,8 @@ def duplicate_groups(samples: pd.DataFrame) -> pd.DataFrame:
     return repeated.sort_values(["pixel_sha256", "image_id"])
 
 
-def refuse_conflicts(samples: pd.DataFrame) -> None:
-    """The same image with two labels, or a patient with both published roles, stops a run.
+def refuse_conflicts(samples: pd.DataFrame, source: str) -> None:
+    """The same image with two labels, or a source patient in both published parts, stops a run.
 
     Raises:
         DatasetError: with the rows.
@@ -49,15 +47,13 @@ def refuse_conflicts(samples: pd.DataFrame) -> None:
             f"{len(conflicts)} images carry two labels under different names; first: {listed}. "
             "Correct the label, or take the wrong row out."
         )
-    published = samples.dropna(subset=["official_split"])
-    roles = published.groupby(["dataset", "patient_id"])["official_split"].nunique()
+    published = samples[samples["dataset"] == source].dropna(subset=["official_split"])
+    roles = published.groupby("patient_id")["official_split"].nunique()
     both = roles.index[roles > 1]
-    source = [key for key in both if key[0] == samples["dataset"].iloc[0]]
-    if source:
-        patient = source[0][1]
-        rows = published[published["patient_id"] == patient].drop_duplicates("official_split")
+    if len(both):
+        rows = published[published["patient_id"] == both[0]].drop_duplicates("official_split")
         listed = ", ".join(f"row {r.row}: {r.official_split}" for r in rows.itertuples())
         raise DatasetError(
-            f"{len(source)} patients of '{source[0][0]}' are in train and in test; first: "
-            f"{patient} ({listed}). A patient has one role: correct 'split' or the patient id."
+            f"{len(both)} patients of '{source}' are in train and in test; first: {both[0]} "
+            f"({listed}). A patient has one role: correct the split or the patient id."
         )

@@ -13,7 +13,11 @@ _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 
 
 class UnreadableImage(ValueError):
-    """A file that is missing, truncated, or not an 8-bit image; the message says which."""
+    """A file that is missing, truncated, or not an 8-bit image; `reason` says which."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -48,22 +52,23 @@ def decode(path: Path) -> Decoded:
             with Image.open(path) as image:
                 if image.mode not in _EIGHT_BIT:
                     raise UnreadableImage(
-                        f"{path}: expected 8 bits a channel, found PIL mode {image.mode}; "
-                        "convert it to 8-bit grey or RGB"
+                        path,
+                        f"expected 8 bits a channel, found PIL mode {image.mode}; "
+                        "convert it to 8-bit grey or RGB",
                     )
                 if image.mode in ("1", "L"):
                     return Decoded(np.asarray(image.convert("L")))
                 pixels = np.asarray(image.convert("RGB"))
     except FileNotFoundError:
-        raise UnreadableImage(f"{path}: no such file") from None
+        raise UnreadableImage(path, "no such file") from None
     except UnidentifiedImageError:
-        raise UnreadableImage(f"{path}: not an image that PIL can read") from None
+        raise UnreadableImage(path, "not an image that PIL can read") from None
     except UnreadableImage:
         raise
     # PIL's decoders raise OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error …
     # on damaged files; whatever it was, this file cannot be read and the message carries the cause.
     except Exception as error:
-        raise UnreadableImage(f"{path}: cannot be decoded ({error})") from None
+        raise UnreadableImage(path, f"cannot be decoded ({error})") from None
     if (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
         return Decoded(np.ascontiguousarray(pixels[..., 0]))
     return Decoded(pixels)

@@ -97,12 +97,12 @@ class Pack:
         """Squares at `positions`: (B, C, S, S) uint8, C = 1 where all are grey, else 3.
 
         Raises:
-            UnreadableImage: one of them could not be decoded.
+            ValueError: one of them could not be decoded.
         """
         rows = self._rows[positions]
         if (rows[:, 1] < 0).any():
             bad = int(np.asarray(positions)[rows[:, 1] < 0][0])
-            raise UnreadableImage(f"image {bad} of this pack could not be decoded")
+            raise ValueError(f"image {bad} of this pack could not be decoded; leave it out")
         channels = 1 if (rows[:, 0] == 1).all() else 3
         side = self.geometry.size
         squares = np.empty((len(rows), side, side, channels), dtype=np.uint8)
@@ -139,7 +139,7 @@ def decode_all(
         try:
             decoded = decode(path)
         except UnreadableImage as error:
-            nothing = (None, 0, 0, 0, str(error))
+            nothing = (None, 0, 0, 0, error.reason)
             return _Rendered(dict(zip(_COLUMNS, nothing, strict=True)), (None,) * len(packs))
         height, width = decoded.pixels.shape[:2]
         found = (decoded.sha256, width, height, decoded.channels, "")

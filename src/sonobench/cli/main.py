@@ -1,0 +1,133 @@
+"""Commands, their options, and how errors and tables are shown."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from sonobench import benchmark
+from sonobench.benchmark import Plan, Run
+from sonobench.datasets import DatasetError
+from sonobench.dry_run import dry_run
+from sonobench.encoders import CheckpointError, EncoderError
+from sonobench.engine import StoreError
+from sonobench.evaluation import Evaluation
+from sonobench.protocol import ProtocolError
+from sonobench.report import summary
+from sonobench.tables import TableError
+
+app = typer.Typer(
+    help="Which pre-trained encoder to build fetal ultrasound models on, and how sure one can be.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+_console = Console()
+_errors = Console(stderr=True)
+_USER_ERRORS = (
+    CheckpointError,
+    DatasetError,
+    EncoderError,
+    ProtocolError,
+    StoreError,
+    TableError,
+)
+
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for the run.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root",
+        envvar="SONOBENCH_DATA",
+        help="Folder with the datasets; by default that of the protocol's file.",
+    ),
+]
+StoreFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--store", envvar="SONOBENCH_STORE", help="Folder for artefacts; by default OUT/store."
+    ),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where networks run.")
+]
+Images = Annotated[
+    bool, typer.Option("--images/--no-images", help="Leave pictures in the run's folder.")
+]
+
+
+@app.command()
+def demo(
+    out: Out = None, store: StoreFolder = None, device: Device = "auto", images: Images = True
+) -> None:
+    """Two synthetic hospitals and shipped weights: a first report, with nothing to download."""
+    with _user_errors():
+        _show(benchmark.run("demo", out, store=store, device=device, images=images))
+
+
+@app.command()
+def run(
+    protocol: Annotated[str, typer.Argument(help="A file, or the name of a shipped protocol.")],
+    out: Out = None,
+    data_root: DataRoot = None,
+    store: StoreFolder = None,
+    device: Device = "auto",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the protocol."),
+    ] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and how long it would take.")
+    ] = False,
+    images: Images = True,
+) -> None:
+    """Run a benchmark, or go on with one that was stopped."""
+    overrides = settings or []
+    with _user_errors():
+        if dry:
+            plan = Plan.make(protocol, out, data_root, store, device, overrides)
+            dry_run(plan, _console)
+            return
+        _show(
+            benchmark.run(
+                protocol,
+                out,
+                data_root=data_root,
+                store=store,
+                device=device,
+                overrides=overrides,
+                images=images,
+            )
+        )
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+    """Evaluate a run's predictions and write its report again, from its folder alone."""
+    with _user_errors():
+        _print(folder, benchmark.report(folder))
+
+
+def _show(finished: Run) -> None:
+    _print(finished.folder, finished.evaluation)
+    for failure in finished.failures:
+        _errors.print(f"failed: {failure.job}: {failure.error}", style="red", markup=False)
+    if finished.failures:
+        raise typer.Exit(1)
+
+
+def _print(folder: Path, evaluation: Evaluation) -> None:
+    _console.print(summary(folder, evaluation))
+    _console.print(f"report: {folder / 'report.html'}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    try:
+        yield
+    except _USER_ERRORS as error:
+        _errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None

@@ -1,0 +1,120 @@
+"""What a run would do, need and take, without doing it."""
+
+import time
+from collections.abc import Sequence
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from sonobench import steps
+from sonobench.benchmark import Plan, geometries
+from sonobench.encoders import EncoderSpec, open_encoder
+from sonobench.engine import LocalEngine, Store
+from sonobench.images import Geometry, UnreadableImage, decode
+from sonobench.preparation import (
+    Files,
+    decode_and_divide,
+    find_cohorts,
+    find_encoders,
+    hash_files,
+)
+
+# Files of a cohort, and micro-batches of an encoder, that are timed.
+_SAMPLED_FILES = 12
+_TIMED_BATCHES = 2
+
+
+def dry_run(plan: Plan, console: Console) -> None:
+    """Print tasks, missing weights, disk and an estimate of time.
+
+    Synthetic images are drawn if the protocol asks for some, and what is already decoded is used;
+    nothing else is made. Time is estimated from a few decoded files and timed batches.
+
+    Args:
+        plan: of the run.
+        console: where it is printed.
+    """
+    store = Store(plan.store_root)
+    engine = LocalEngine(store, 1)
+    members, skipped = find_encoders(plan.protocol, plan.data_root)
+    cohorts = find_cohorts(plan.protocol, plan.data_root, engine, store)
+    files, left_out = hash_files(cohorts, plan.protocol.unreadable)
+    needed = geometries(members)
+    total = sum(len(found.hashes) for found in files.values())
+
+    console.print(f"protocol {plan.protocol.name} → {plan.out}, store {store.root}", markup=False)
+    table = Table("step", "tasks", "done", "to do", "disk", "time")
+    packs = [steps.index_task(found.hashes) for found in files.values()]
+    packs += [steps.pack_task(found.hashes, g) for found in files.values() for g in needed]
+    decoded = sum(store.has(task) for task in packs)
+    seconds, pixel_bytes = _time_decoding(list(files.values()), needed)
+    left = 1 - decoded / len(packs)
+    _row(table, f"decode {total:,} images", len(packs), decoded, pixel_bytes * left, seconds * left)
+
+    if decoded == len(packs):
+        data = decode_and_divide(plan.protocol, files, needed, engine, store, left_out)
+        jobs, _, _ = plan.jobs(members, data)
+        present = {job.name: sum(store.has(task) for task in job.tasks) for job in jobs}
+        made = {job.name: len(job.tasks) for job in jobs}
+    else:
+        present, made = {}, {}
+    for member in members:
+        for spec in member.specs:
+            names = [n for n in made if n.startswith(f"embed {spec.label}")]
+            tasks = sum(made[name] for name in names)
+            done = sum(present[name] for name in names)
+            left = 1 - done / tasks if tasks else 1.0
+            rate = _images_a_second(plan, spec)
+            _row(
+                table,
+                f"embed {spec.label}",
+                tasks or None,
+                done,
+                4 * spec.card.dimension * total * left,
+                total / rate * left,
+            )
+    console.print(table)
+    for entry in skipped:
+        console.print(f"skipped {entry.label}: {entry.reason}", markup=False, soft_wrap=True)
+    for message in left_out:
+        console.print(f"left out {message}", markup=False, soft_wrap=True)
+    console.print("Linear probes take seconds to minutes each and are not in the estimate.")
+
+
+def _row(
+    table: Table, name: str, tasks: int | None, done: int, disk: float, seconds: float
+) -> None:
+    # The number of embedding tasks is known once the images are decoded.
+    known = ("?", "?", "?") if tasks is None else (str(tasks), str(done), str(tasks - done))
+    table.add_row(name, *known, f"{disk / 2**20:,.0f} MiB", f"{seconds:,.0f} s")
+
+
+def _time_decoding(files: Sequence[Files], needed: Sequence[Geometry]) -> tuple[float, float]:
+    seconds = size = 0.0
+    for found in files:
+        paths = found.cohort.files()
+        sampled = paths[:: max(1, len(paths) // _SAMPLED_FILES)]
+        start, taken = time.perf_counter(), 0
+        for path in sampled:
+            try:
+                decoded = decode(path)
+            except UnreadableImage:
+                continue
+            taken += sum(geometry.render(decoded.pixels).nbytes for geometry in needed)
+        share = len(paths) / len(sampled)
+        seconds += (time.perf_counter() - start) * share
+        size += taken * share
+    return seconds / max(1, torch.get_num_threads()), size
+
+
+def _images_a_second(plan: Plan, spec: EncoderSpec) -> float:
+    numerics = plan.protocol.numerics
+    encoder, _ = open_encoder(spec, numerics.backend)
+    side = spec.card.preprocess.geometry.size
+    batch = torch.zeros(numerics.micro_batch, 1, side, side, dtype=torch.uint8)
+    encoder.features(batch[:1])
+    start = time.perf_counter()
+    for _ in range(_TIMED_BATCHES):
+        encoder.features(batch)
+    return _TIMED_BATCHES * len(batch) / (time.perf_counter() - start)
