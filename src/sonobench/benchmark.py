@@ -21,7 +21,7 @@ from PIL import Image
 
 from sonobench import steps
 from sonobench.encoders import file_sha256
-from sonobench.engine import Failure, Job, LocalEngine, Store, Task, log_to
+from sonobench.engine import Failure, Job, LocalEngine, Store, Task, log_to, log_to_console
 from sonobench.evaluation import Evaluation, EvaluationSettings, evaluate
 from sonobench.images import Geometry, Pack
 from sonobench.preparation import (
@@ -134,7 +134,7 @@ def run(
         ProtocolError, DatasetError, EncoderError: what is wrong, where, and what to do.
     """
     plan = Plan.make(protocol, out, data_root, store, device, overrides)
-    with plan.opened(), log_to(plan.out / "log.txt"):
+    with plan.opened(), log_to_console(), log_to(plan.out / "log.txt"):
         return plan.execute(images)
 
 

@@ -1,0 +1,32 @@
+# make demo   install and run the demo: synthetic cohorts, shipped weights, a report
+# make test   the test suite
+# make lint   formatting, lint, types, import contract
+# make bench  benchmarks, as JSON
+
+PYTHON ?= python3
+BIN := .venv/bin
+# The environment is renewed only when what it is made from has changed.
+STAMP := .venv/installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c 1-16)
+
+.PHONY: demo test lint bench
+
+demo: $(STAMP)
+	$(BIN)/sonobench demo --out runs/demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+$(STAMP):
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]'
+	touch $@

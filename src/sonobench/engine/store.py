@@ -1,0 +1,289 @@
+"""Where artefacts are kept: addressed by their task's key, published whole or not at all.
+
+    root/KIND/KE/KEY/…      an artefact: its files, and task.json with their sizes and SHA-256
+    root/aside/…            unfinished ones, each with a lock that its writer holds
+    root/claims/…           one lock a task that is being made
+
+Several processes and hosts may use one store: an artefact appears by a rename, after all of its
+files are on the disk, and never changes. Two that make the same one do no harm; claims keep
+them from wasting the time.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import socket
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from sonobench.engine.task import Task
+
+_logger = logging.getLogger(__name__)
+
+_DESCRIPTION = "task.json"
+_OWN_FOLDERS = ("aside", "claims")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+# Some writers report a full disk without its error number: numpy and safetensors in words only,
+# torch not even so, but what it had written then fills the disk to the last block.
+_NO_ROOM_WORDS = re.compile("no space left|not enough free space|quota exceeded", re.IGNORECASE)
+_NO_ROOM_BYTES = 1 << 20
+
+
+class StoreError(Exception):
+    """The store cannot be written: no room, or no permission."""
+
+
+class ArtefactMissing(StoreError):
+    """An artefact that is needed is not in the store, or damaged."""
+
+
+class Store:
+    """Artefacts in a folder, which need not exist before the first one is written.
+
+    Args:
+        root: the folder. All of it lies on one file system.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root).absolute()
+        self._present: set[str] = set()
+        self._reported: set[Path] = set()
+        self.remove_leftovers()
+
+    def has(self, task: Task) -> bool:
+        """Whether the artefact is there, with all of its files at their sizes."""
+        return task.key in self._present or self._look(task) is None
+
+    def folder(self, task: Task) -> Path:
+        """The folder with the artefact's files, to be read only.
+
+        Raises:
+            ArtefactMissing: it is not there or damaged.
+        """
+        trouble = None if task.key in self._present else self._look(task)
+        if trouble is not None:
+            raise ArtefactMissing(
+                f"{task.kind} {task.key} is not in the store {self.root}: {trouble}; "
+                "run the benchmark again, which makes what is missing"
+            )
+        return self._place(task)
+
+    @contextmanager
+    def write(self, task: Task) -> Iterator[Path]:
+        """A fresh folder to write the artefact's files into; published when the block ends well.
+
+        An error in the block removes the folder. When another process has published the same
+        artefact meanwhile, this one is dropped.
+
+        Raises:
+            StoreError: the disk is full or the store cannot be written; nothing in it changed.
+        """
+        aside = self._aside(task.kind)
+        with self._hold(_lock_file(aside), wait=True):
+            try:
+                aside.mkdir()
+                yield aside
+                _seal(aside, task)
+                self._publish(aside, task)
+            except Exception as error:
+                if self._is_full(error):
+                    raise StoreError(
+                        f"no room to write {task}: {error}. {_size(aside):,} bytes had been "
+                        f"written, {shutil.disk_usage(self.root).free:,} are free where the store "
+                        f"is ({self.root}). Make room there or choose another place (--store), "
+                        "and run again: what was finished is kept"
+                    ) from error
+                raise
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+
+    @contextmanager
+    def claim(self, tasks: Iterable[Task]) -> Iterator[bool]:
+        """Hold the right to make `tasks`, or yield False at once: another process has one.
+
+        The operating system ends the claims of a process that dies.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        with ExitStack() as held:
+            # In one order everywhere: of two that want the same tasks, one gets them all.
+            yield all(
+                held.enter_context(self._hold(self.root / "claims" / f"{kind}-{key}.lock"))
+                for key, kind in sorted((task.key, task.kind) for task in tasks)
+            )
+
+    def damaged(self) -> Iterator[tuple[Path, str]]:
+        """Read every artefact again; yields the folder of each that changed, and what is wrong."""
+        for folder in sorted(self.root.glob("*/??/*")):
+            if folder.parts[len(self.root.parts)] not in _OWN_FOLDERS:
+                trouble = _trouble(folder, read=True)
+                if trouble is not None:
+                    yield folder, trouble
+
+    def remove_leftovers(self) -> None:
+        """Remove what processes of this host, now dead, have left unfinished."""
+        # Of this host only: some shared file systems keep locks to the host that holds them.
+        for path in list(self.root.glob(f"aside/{socket.gethostname()}~*")):
+            aside = path.with_name(path.name.removesuffix(".lock"))
+            with suppress(StoreError), self._hold(_lock_file(aside)) as is_left:
+                if is_left:
+                    shutil.rmtree(aside, ignore_errors=True)
+
+    def _place(self, task: Task) -> Path:
+        if task.kind in _OWN_FOLDERS:
+            raise ValueError(f"the store keeps the name {task.kind!r} for itself")
+        return self.root / task.kind / task.key[:2] / task.key
+
+    def _aside(self, kind: str) -> Path:
+        return self.root / "aside" / f"{socket.gethostname()}~{kind}~{uuid.uuid4().hex}"
+
+    def _look(self, task: Task) -> str | None:
+        """What is wrong with an artefact, or None, which is remembered: artefacts do not change."""
+        place = self._place(task)
+        trouble = _trouble(place, read=False)
+        if trouble is None:
+            self._present.add(task.key)
+        elif not place.exists():
+            return "it was not made"
+        elif place not in self._reported:
+            self._reported.add(place)
+            _logger.warning("%s is damaged (%s) and counts as missing: %s", task, trouble, place)
+        return trouble
+
+    def _publish(self, aside: Path, task: Task) -> None:
+        place = self._place(task)
+        parents = [place.parent]
+        if not place.parent.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            parents += [place.parent.parent, self.root]
+        while True:
+            try:
+                aside.rename(place)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            if self.has(task):
+                return
+            self._clear(place)
+        for folder in parents:
+            _sync(folder)
+        self._present.add(task.key)
+
+    def _clear(self, place: Path) -> None:
+        """Remove a damaged artefact from its place."""
+        # Without the lock, one that was found damaged could by now be replaced by a whole one.
+        with FileLock(self.root / "claims" / "damaged.lock"):
+            if place.exists() and _trouble(place, read=False) is not None:
+                aside = self._aside("damaged")
+                place.rename(aside)
+                shutil.rmtree(aside, ignore_errors=True)
+                _logger.warning("replaced the damaged artefact %s", place)
+
+    @contextmanager
+    def _hold(self, file: Path, *, wait: bool = False) -> Iterator[bool]:
+        """Hold a lock until the block ends; yields False where another holds it, or waits."""
+        lock = FileLock(file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=wait)
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise StoreError(
+                f"the store {self.root} cannot be written: {error}. What it has can be read; to "
+                "make what is missing, choose a place with room and permission to write (--store)"
+            ) from error
+        try:
+            yield True
+        finally:
+            with suppress(OSError):
+                file.unlink()
+            lock.release()
+
+    def _is_full(self, error: Exception) -> bool:
+        if isinstance(error, StoreError):
+            return False
+        return (
+            (isinstance(error, OSError) and error.errno in _NO_ROOM)
+            or _NO_ROOM_WORDS.search(str(error)) is not None
+            or shutil.disk_usage(self.root).free < _NO_ROOM_BYTES
+        )
+
+
+def _seal(folder: Path, task: Task) -> None:
+    """Put every file on the disk, and last the description by which they can be checked."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                os.fsync(file.fileno())
+            name = path.relative_to(folder).as_posix()
+            files[name] = {"size": path.stat().st_size, "sha256": digest}
+        else:
+            _sync(path)
+    description = {
+        "kind": task.kind,
+        "version": task.version,
+        "settings": task.settings,
+        "files": files,
+    }
+    with (folder / _DESCRIPTION).open("x", encoding="utf-8") as file:
+        json.dump(description, file, indent=1, sort_keys=True)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync(folder)
+
+
+def _trouble(folder: Path, *, read: bool) -> str | None:
+    """What is wrong with an artefact: sizes only, or with `read` every byte and its key."""
+    try:
+        description = json.loads((folder / _DESCRIPTION).read_bytes())
+        for name, written in description["files"].items():
+            path = folder / name
+            size = path.stat().st_size
+            if size != written["size"]:
+                return f"{name} has {size:,} bytes, {written['size']:,} were written"
+            if read:
+                with path.open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() != written["sha256"]:
+                        return f"{name} is not what was written: its SHA-256 differs"
+        if read:
+            task = Task(description["kind"], description["version"], description["settings"])
+            if task.key != folder.name:
+                return f"{_DESCRIPTION} describes another task, {task.kind} {task.key}"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except PermissionError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"it cannot be checked against its {_DESCRIPTION}: {error!r}"
+    return None
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _lock_file(aside: Path) -> Path:
+    """The lock that says that an unfinished artefact's writer lives."""
+    return aside.with_name(f"{aside.name}.lock")

@@ -1,0 +1,105 @@
+"""Tiny real hospitals: folders of real PNG files with manifests, and a benchmark on them."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+CLASSES = ("abdomen", "brain", "femur")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "SONOBENCH_DATA" not in os.environ:
+        skip = pytest.mark.skip(reason="SONOBENCH_DATA does not name a folder with real images")
+        for item in items:
+            if "realdata" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Nothing of the user's environment reaches a test, but for the real images."""
+    if "realdata" not in request.keywords:
+        monkeypatch.delenv("SONOBENCH_DATA", raising=False)
+    monkeypatch.delenv("SONOBENCH_STORE", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def real_data() -> Path:
+    return Path(os.environ["SONOBENCH_DATA"])
+
+
+def write_hospital(
+    folder: Path,
+    *,
+    patients: int = 10,
+    classes: tuple[str, ...] = CLASSES,
+    sites: tuple[str, ...] = ("north",),
+    published_split: bool = True,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """One image a patient and class: a bright bar whose position is the class, on speckle."""
+    rng = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for patient in range(patients):
+        site = sites[patient % len(sites)]
+        for position, label in enumerate(classes):
+            pixels = rng.rayleigh(30, (40, 48))
+            pixels[6 + 10 * position : 12 + 10 * position] += rng.uniform(20, 120)
+            path = f"images/{patient:03d}_{rng.integers(10**6):06d}.png"
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / path)
+            row = {"path": path, "label": label, "patient_id": f"p{patient:03d}", "site": site}
+            if published_split:
+                row["split"] = "test" if patient % 3 == 2 else "train"
+            rows.append(row)
+    manifest = pd.DataFrame(rows)
+    manifest.to_csv(folder / "manifest.csv", index=False)
+    return manifest
+
+
+@pytest.fixture
+def hospitals(tmp_path: Path) -> Path:
+    """A data root with `home` (10 patients, published split) and `abroad` (two sites)."""
+    root = tmp_path / "data"
+    write_hospital(root / "home", patients=10)
+    write_hospital(
+        root / "abroad",
+        patients=6,
+        classes=CLASSES[:2],
+        sites=("east", "west"),
+        published_split=False,
+        seed=1,
+    )
+    return root
+
+
+WriteProtocol = Callable[..., Path]
+
+
+@pytest.fixture
+def write_protocol(hospitals: Path) -> WriteProtocol:
+    """Writes a protocol over both hospitals into the data root; keywords replace its sections."""
+
+    def write(**sections: object) -> Path:
+        content = {
+            "name": "tiny",
+            "source": {"loader": "manifest", "name": "home", "path": "home/manifest.csv"},
+            "external": [{"loader": "manifest", "name": "abroad", "path": "abroad/manifest.csv"}],
+            "classes": list(CLASSES),
+            "split": {"folds": 2},
+            "encoders": ["pixel_stats"],
+            "numerics": {"backend": "cpu"},
+            "evaluation": {"bootstrap_draws": 200},
+        } | sections
+        file = hospitals / "protocol.yaml"
+        file.write_text(yaml.safe_dump(content))
+        return file
+
+    return write

@@ -1,0 +1,88 @@
+"""Worker processes: one that dies, or cannot be given its job, costs that job alone."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import engine_jobs
+import pytest
+from engine_jobs import ALL_OF_CHAIN, chain, lines, start, task, wait_until
+
+from sonobench.engine import Job, LocalEngine, Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def test_no_worker_at_all_is_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="at least one worker, found 0"):
+        LocalEngine(store, workers=0)
+
+
+def test_a_killed_worker_fails_its_job_and_the_others_go_on(store: Store, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    victims = [Job(f"victim {n}", (task(f"v{n}"),), engine_jobs.be_killed) for n in range(3)]
+    failures = LocalEngine(store, workers=2).run([*victims, *chain(calls, seconds=0.1)])
+    assert {failure.job for failure in failures} == {"victim 0", "victim 1", "victim 2"}
+    assert all("killed (SIGKILL)" in failure.error for failure in failures)
+    assert sorted(lines(calls)) == ALL_OF_CHAIN
+
+
+def test_a_function_that_cannot_be_sent_fails_its_job(store: Store, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    local = Job("local", (task("x"),), lambda tasks, store, progress: None)
+    (failure,) = LocalEngine(store, workers=2).run([local, *chain(calls)])
+    assert failure.job == "local"
+    assert "cannot be sent to a worker process" in failure.error
+    assert sorted(lines(calls)) == ALL_OF_CHAIN
+
+
+def test_a_script_without_a_main_guard_can_use_workers(store: Store, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import engine_jobs\n"
+        f"engine_jobs.run_chain('local-2', {str(store.root)!r}, {str(calls)!r}, 0)\n"
+    )
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert sorted(lines(calls)) == ALL_OF_CHAIN
+
+
+def test_a_step_that_the_worker_cannot_load_fails_its_job(store: Store, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from sonobench.engine import Job, LocalEngine, Store, Task\n"
+        "def step(tasks, store, progress): pass\n"
+        f"jobs = [Job('mine', (Task('text', 1, {{}}),), step)]\n"
+        f"(failure,) = LocalEngine(Store(Path({str(store.root)!r})), workers=2).run(jobs)\n"
+        "print(failure.job, failure.error)\n"
+    )
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert "mine a worker process cannot load it: AttributeError" in result.stdout
+
+
+def is_alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_workers_and_what_they_started_end_with_the_run(
+    how: signal.Signals, store: Store, tmp_path: Path
+) -> None:
+    pids = tmp_path / "processes"
+    program = start(engine_jobs.run_sleepers, store.root, pids)
+    wait_until(lambda: len(lines(pids)) == 2)
+    program.send_signal(how)
+    program.communicate(timeout=10)
+    processes = [int(pid) for line in lines(pids) for pid in line.split()]
+    wait_until(lambda: not any(map(is_alive, processes)), seconds=10)
