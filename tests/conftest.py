@@ -1,6 +1,12 @@
 """Tiny real hospitals: folders of real PNG files with manifests, and a benchmark on them."""
 
 import os
+
+# One thread a process, before numpy and torch are loaded: beside other work on the same cores,
+# threads that wait for each other take many times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from collections.abc import Callable
 from pathlib import Path
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -199,13 +199,14 @@ class Plan:
         replace_file(out / "protocol.yaml", (header + protocol.to_yaml()).encode())
 
         store = Store(self.store_root)
-        engine = LocalEngine(store, _workers(protocol))
+        # Decoding fills all cores with threads of its own, one cohort after the other.
+        alone, engine = LocalEngine(store, 1), LocalEngine(store, _workers(protocol))
         with clock.stage("preparation"):
             members, skipped = find_encoders(protocol, self.data_root)
-            cohorts = find_cohorts(protocol, self.data_root, engine, store)
+            cohorts = find_cohorts(protocol, self.data_root, alone, store)
             files, left_out = hash_files(cohorts, protocol.unreadable)
         with clock.stage("decoding and splits"):
-            data = decode_and_divide(protocol, files, geometries(members), engine, store, left_out)
+            data = decode_and_divide(protocol, files, geometries(members), alone, store, left_out)
         _write_data(out, data)
 
         with clock.stage("embedding and training"):
@@ -258,9 +259,11 @@ class Plan:
         for member in members:
             features = dict[int, list[Task]]()
             if member.embeddings is not None:
-                digest = file_sha256(member.embeddings)
                 read = steps.given_embeddings_job(
-                    member.entry.label, member.embeddings, digest, data.samples
+                    member.entry.label,
+                    member.embeddings,
+                    file_sha256(member.embeddings),
+                    data.samples,
                 )
                 jobs.append(read)
                 features[seed] = list(read.tasks)
@@ -270,19 +273,19 @@ class Plan:
                 certificates.setdefault(spec.label, certificate.tasks[0])
                 tasks = features.setdefault(spec.seed if spec.seed is not None else seed, [])
                 for name, positions in data.positions.items():
-                    geometry = spec.card.preprocess.geometry
                     pixels = data.samples.loc[data.samples["dataset"] == name, "pixel_sha256"]
-                    job, chunks = steps.embed_job(
+                    embedding, embedded = steps.embed_jobs(
                         spec,
                         name,
                         pixels.tolist(),
                         positions,
-                        steps.pack_task(data.files[name].hashes, geometry),
+                        steps.pack_task(data.files[name].hashes, spec.card.preprocess.geometry),
                         certificate.tasks[0],
                         numerics,
+                        shares=_workers(protocol),
                     )
-                    jobs.append(job)
-                    tasks += chunks
+                    jobs += embedding
+                    tasks += embedded
             if settings is None:
                 continue
             for trained_seed, tasks in features.items():
@@ -293,7 +296,7 @@ class Plan:
                 )
                 jobs.append(probe)
                 adapted[member.entry.label, "linear_probe", trained_seed] = probe.tasks[0]
-        return jobs, certificates, adapted
+        return _each_task_once(jobs), certificates, adapted
 
 
 def report(folder: Path) -> Evaluation:
@@ -354,6 +357,18 @@ def _with_backend(protocol: Protocol, device: str) -> Protocol:
         raise ProtocolError("the device is cuda, and this machine has none; use --device cpu")
     numerics = protocol.numerics.model_copy(update={"backend": backend})
     return protocol.model_copy(update={"numerics": numerics})
+
+
+def _each_task_once(jobs: Sequence[Job]) -> list[Job]:
+    """Take from a job what an earlier one makes: one encoder under two labels is one work."""
+    made = set[Task]()
+    kept = []
+    for job in jobs:
+        own = tuple(task for task in job.tasks if task not in made)
+        made.update(own)
+        if own:
+            kept.append(replace(job, tasks=own))
+    return kept
 
 
 def _workers(protocol: Protocol) -> int:

@@ -158,7 +158,7 @@ def _certify(
     progress.advance()
 
 
-def embed_job(
+def embed_jobs(
     spec: EncoderSpec,
     cohort: str,
     pixels: Sequence[str],
@@ -166,8 +166,9 @@ def embed_job(
     pack: Task,
     certificate: Task,
     numerics: Numerics,
-) -> tuple[Job, list[Task]]:
-    """Embeddings of a cohort's images, in tasks of some hundred; the tasks come in their order.
+    shares: int,
+) -> tuple[list[Job], list[Task]]:
+    """Embeddings of a cohort's images, in tasks of some hundred images each.
 
     Args:
         spec: the encoder.
@@ -177,33 +178,36 @@ def embed_job(
         pack: the pack with the encoder's geometry.
         certificate: without it the encoder is not used.
         numerics: the protocol's.
+        shares: into how many jobs the tasks are divided, that can run side by side.
+
+    Returns:
+        The jobs, and all tasks in the order of the images.
     """
+    settings = {"encoder": spec.identity, "numerics": numerics.model_dump(mode="json")}
     chunks = [
         Chunk(
-            Task(
-                "embed",
-                1,
-                {
-                    "encoder": spec.identity,
-                    "pixels": digest(pixels[start : start + _CHUNK]),
-                    "numerics": numerics.model_dump(mode="json"),
-                },
-            ),
+            Task("embed", 1, {**settings, "pixels": digest(pixels[start : start + _CHUNK])}),
             start,
             min(start + _CHUNK, len(pixels)),
         )
         for start in range(0, len(pixels), _CHUNK)
     ]
-    tasks = list(dict.fromkeys(chunk.task for chunk in chunks))
-    job = Job(
-        f"embed {spec.label}" + (f" seed {spec.seed}" if spec.seed else "") + f" · {cohort}",
-        tuple(tasks),
-        partial(_embed, spec, {c.task.key: c for c in chunks}, positions, pack, numerics),
-        needs=(pack, certificate),
-        total=len(pixels),
-        unit="images",
-    )
-    return job, [chunk.task for chunk in chunks]
+    name = f"embed {spec.label}" + (f" seed {spec.seed}" if spec.seed else "") + f" · {cohort}"
+    shares = min(shares, len(chunks))
+    jobs = []
+    for share, part in enumerate(np.array_split(np.arange(len(chunks)), shares)):
+        own = {chunks[position].task.key: chunks[position] for position in part}
+        jobs.append(
+            Job(
+                name + (f" ({share + 1} of {shares})" if shares > 1 else ""),
+                tuple(chunk.task for chunk in own.values()),
+                partial(_embed, spec, own, positions, pack, numerics),
+                needs=(pack, certificate),
+                total=sum(chunk.stop - chunk.start for chunk in own.values()),
+                unit="images",
+            )
+        )
+    return jobs, [chunk.task for chunk in chunks]
 
 
 def _embed(

@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 from typing import Any, cast, get_args
 
 import timm
+import torch
 from torch import nn
 
 from sonobench.encoders.card import (
@@ -94,6 +95,8 @@ def card_of(model: str) -> EncoderCard:
     interpolation = config.get("interpolation", "bicubic")
     if interpolation not in get_args(Interpolation):
         raise EncoderError(f"timm:{model}: unknown interpolation '{interpolation}' in timm's data")
+    with torch.random.fork_rng(devices=[]):
+        dimension = _dimension(build(model))
     weights = None
     if repository := config.get("hf_hub_id"):
         weights = replace(_hub(model), where=repository)
@@ -104,7 +107,7 @@ def card_of(model: str) -> EncoderCard:
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
         ),
-        dimension=_dimension(build(model)),
+        dimension=dimension,
         feature="timm's pooled output before the classifier",
         family="timm",
         architecture=f"timm {model}",

@@ -20,7 +20,7 @@ class ProtocolError(ValueError):
 def shipped_protocols() -> dict[str, Path]:
     """Names and files of the protocols that come with the package."""
     folder = Path(str(resources.files("sonobench.protocol") / "shipped"))
-    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"), key=lambda file: file.stem)}
 
 
 def find_protocol(name_or_file: str | Path) -> Path:

@@ -206,7 +206,10 @@ class Numerics(_Section):
     tf32: bool = Field(default=False, description="Allow TF32 matrix products on CUDA.")
     micro_batch: int = Field(default=32, ge=1, description="Images a forward pass.")
     threads_per_task: int = Field(
-        default=2, ge=1, description="CPU threads a task; more cores run more tasks at once."
+        default=1,
+        ge=1,
+        description="CPU threads a task; further cores run further tasks beside it. One thread a "
+        "task wastes least, unless a network is too large to be in memory once a core.",
     )
 
 

@@ -1,0 +1,193 @@
+"""Who is tested in an evaluation, and what every model says of them, as arrays that line up.
+
+What would make models incomparable is refused here: a model without some cohort, fold, seed or
+image; a subject in two strata; a declared class without an image.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sonobench.evaluation.inputs import first, named, tested_rows
+from sonobench.evaluation.settings import IN_DOMAIN, EvaluationSettings
+from sonobench.tables import TableError
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """One trained model (a fold and seed of an encoder and adaptation) and its test images.
+
+    Attributes:
+        fold: fold that it was trained in.
+        seed: seed of its training.
+        images: positions of its test images in the cohort, ascending, (n,).
+        logits: (n, K).
+    """
+
+    fold: int
+    seed: int
+    images: npt.NDArray[np.intp]
+    logits: npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The images of one evaluation, in order of `image_id`, and the models tested on them.
+
+    Attributes:
+        evaluation: `in_domain` or the external dataset's name.
+        images: `all`, or `distinct`: one image (the smallest `image_id`) of each set with the
+            same `pixel_sha256`. An image without a hash is a set of its own.
+        declared: indices of the declared classes, ascending, (D,).
+        true: class index of every image, (N,).
+        subject: subject of every image, (N,): its index among the sorted subject ids.
+        strata: stratum of every subject, (S,). External: its site (those without one share a
+            stratum); in-domain: its fold in cross-validation, else one stratum for all.
+        class_images: images of every class, by subject and test set, (S, T, K). There is one test
+            set, except in-domain in cross-validation, where every fold has its own.
+        models: by encoder and adaptation, sorted: the trained models by fold and seed.
+    """
+
+    evaluation: str
+    images: str
+    declared: npt.NDArray[np.intp]
+    true: npt.NDArray[np.intp]
+    subject: npt.NDArray[np.intp]
+    strata: npt.NDArray[np.intp]
+    class_images: npt.NDArray[np.int64]
+    models: dict[tuple[str, str], list[TrainedModel]]
+
+
+def cohorts(
+    predictions: pd.DataFrame, samples: pd.DataFrame, settings: EvaluationSettings
+) -> Iterator[Cohort]:
+    """Yield every evaluation (in-domain, then external as declared), with all and distinct images.
+
+    Raises:
+        TableError: the tables or the settings contradict each other, or models cannot be compared;
+            the message names the model and the image, subject or class.
+    """
+    tested, logits = tested_rows(predictions, samples, settings)
+    pairs = tested[["encoder", "adaptation"]].drop_duplicates()
+    for evaluation in settings.evaluations:
+        chosen = (tested["evaluation"] == evaluation).to_numpy()
+        rows, row_logits = tested[chosen], logits[chosen]
+        _check_same_folds(rows, pairs, evaluation)
+        folds_apart = evaluation == IN_DOMAIN and settings.estimand == "cross_validation"
+        rows = rows.assign(test_set=rows["fold"] if folds_apart else 0)
+        images = _images(rows, by_site=evaluation != IN_DOMAIN)
+        copies = images["pixel_sha256"].notna() & images.duplicated("pixel_sha256")
+        for name, kept in (("all", images), ("distinct", images[~copies])):
+            among = rows["image_id"].isin(kept["image_id"]).to_numpy()
+            yield _cohort(
+                kept,
+                rows[among],
+                row_logits[among],
+                settings,
+                evaluation=evaluation,
+                images_name=name,
+            )
+
+
+def _check_same_folds(rows: pd.DataFrame, pairs: pd.DataFrame, evaluation: str) -> None:
+    folds = sorted(rows["fold"].unique())
+    by_pair = dict(iter(rows.groupby(["encoder", "adaptation"])))
+    for encoder, adaptation in pairs.itertuples(index=False):
+        own = by_pair.get((encoder, adaptation), rows.iloc[:0])
+        seeds = sorted(own["seed"].unique())
+        there = set(zip(own["fold"], own["seed"], strict=True))
+        missing = [(fold, seed) for fold in folds for seed in seeds if (fold, seed) not in there]
+        if own.empty or missing:
+            what = f"fold {missing[0][0]}, seed {missing[0][1]}" if missing else "the whole cohort"
+            raise TableError(
+                f"predictions: encoder {encoder!r}, adaptation {adaptation!r}: nothing on "
+                f"{evaluation} for {what}. Means over folds can be compared only if every model "
+                "has every fold with every one of its seeds"
+            )
+
+
+def _images(rows: pd.DataFrame, by_site: bool) -> pd.DataFrame:
+    """One row an image, sorted by `image_id`, with `stratum` and `test_set`."""
+    stratum = rows["site"].fillna("") if by_site else rows["test_set"].astype(str)
+    images = rows.assign(stratum=stratum).drop_duplicates(["image_id", "test_set"])
+    for column, of in (("test_set", "image_id"), ("stratum", "subject_id")):
+        pairs = images.drop_duplicates([of, column])
+        twice = pairs.duplicated(of)
+        if twice.any():
+            row = first(pairs, twice)
+            values = pairs.loc[pairs[of] == row[of], column].to_list()
+            kind = "sites" if by_site else "test folds"
+            raise TableError(
+                f"{of} {row[of]!r} is in two {kind}, {values[0]!r} and {values[1]!r}; patients are "
+                f"resampled within {kind}, so each must be in one"
+            )
+    return images.sort_values("image_id").reset_index(drop=True)
+
+
+def _cohort(
+    images: pd.DataFrame,
+    rows: pd.DataFrame,
+    logits: npt.NDArray[np.floating],
+    settings: EvaluationSettings,
+    *,
+    evaluation: str,
+    images_name: str,
+) -> Cohort:
+    declared = np.array(
+        sorted(settings.classes.index(label) for label in settings.evaluations[evaluation]), np.intp
+    )
+    true = pd.Index(settings.classes).get_indexer(pd.Index(images["label"]))
+    subjects, subject = np.unique(images["subject_id"].to_numpy(dtype=object), return_inverse=True)
+    test_sets, test_set = np.unique(images["test_set"].to_numpy(), return_inverse=True)
+    strata = np.empty(len(subjects), dtype=np.intp)
+    strata[subject] = pd.factorize(images["stratum"], sort=True)[0]
+    class_images = np.zeros((len(subjects), len(test_sets), len(settings.classes)), dtype=np.int64)
+    np.add.at(class_images, (subject, test_set, true), 1)
+    empty = np.argwhere(class_images.sum(0)[:, declared] == 0)
+    if len(empty):
+        where = f", fold {test_sets[empty[0][0]]}" if len(test_sets) > 1 else ""
+        raise TableError(
+            f"evaluation {evaluation}{where}: class {settings.classes[declared[empty[0][1]]]!r} is "
+            "declared but has no image there, so its F1 cannot be estimated. Declare only classes "
+            "that the cohort has; in-domain, all training classes must be in every test set"
+        )
+    return Cohort(
+        evaluation=evaluation,
+        images=images_name,
+        declared=declared,
+        true=true,
+        subject=subject,
+        strata=strata,
+        class_images=class_images,
+        models=_models(images, rows, logits),
+    )
+
+
+def _models(
+    images: pd.DataFrame, rows: pd.DataFrame, logits: npt.NDArray[np.floating]
+) -> dict[tuple[str, str], list[TrainedModel]]:
+    position = pd.Index(images["image_id"]).get_indexer(pd.Index(rows["image_id"]))
+    of_test_set = images.groupby("test_set").indices
+    models: dict[tuple[str, str], list[TrainedModel]] = {}
+    groups = cast(
+        dict[tuple[str, str, int, int, int], npt.NDArray[np.intp]],
+        rows.groupby(["encoder", "adaptation", "fold", "seed", "test_set"]).indices,
+    )
+    for (encoder, adaptation, fold, seed, test_set), group in sorted(groups.items()):
+        members = group[np.argsort(position[group])]
+        missing = np.setdiff1d(of_test_set[test_set], position[members])
+        if missing.size:
+            image = images["image_id"].iloc[missing[0]]
+            row = {**rows.iloc[members[0]].to_dict(), "image_id": image}
+            raise TableError(
+                f"{named(row)}: no prediction, though another model has one "
+                f"({missing.size} such images). All models must be tested on the same images"
+            )
+        models.setdefault((encoder, adaptation), []).append(
+            TrainedModel(int(fold), int(seed), position[members], logits[members])
+        )
+    return models

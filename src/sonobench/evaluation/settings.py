@@ -1,0 +1,66 @@
+"""What an evaluation must be told beside its tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+IN_DOMAIN = "in_domain"
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Classes, cohorts and the estimand; how intervals are computed.
+
+    Attributes:
+        classes: training classes, in the order of the logits.
+        source: name of the dataset that models were trained on; its test images are the
+            evaluation `in_domain`, for which all `classes` are declared.
+        declared: for each external dataset, by name, the classes that it has. Averages over
+            classes run over these, whatever occurs in a sample.
+        estimand: `held_out`: every trained model is tested on the same in-domain images.
+            `cross_validation`: the in-domain images are divided over the folds; patients are
+            resampled within their fold and the statistic is the mean of the folds' metrics.
+        bootstrap_draws: number of draws of the patient bootstrap.
+        confidence: of every interval, in (0, 1).
+        seed: of the patient bootstrap.
+
+    Raises:
+        ValueError: a setting contradicts another or lies outside its range.
+    """
+
+    classes: tuple[str, ...]
+    source: str
+    declared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    estimand: Literal["held_out", "cross_validation"] = "held_out"
+    bootstrap_draws: int = 10_000
+    confidence: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes: expected two or more different names, found {self.classes}")
+        for taken in (self.source, IN_DOMAIN):
+            if taken in self.declared:
+                raise ValueError(f"declared: {taken!r} cannot be the name of an external dataset")
+        for dataset, names in self.declared.items():
+            unknown = [name for name in names if name not in self.classes]
+            if unknown or not names or len(set(names)) < len(names):
+                raise ValueError(
+                    f"declared: dataset {dataset!r}: expected one or more different classes of "
+                    f"{', '.join(self.classes)}; found {', '.join(names) or 'none'}"
+                )
+        if self.estimand not in ("held_out", "cross_validation"):
+            raise ValueError(
+                f"estimand: expected held_out or cross_validation, found {self.estimand!r}"
+            )
+        if self.bootstrap_draws < 1:
+            raise ValueError(f"bootstrap_draws: expected 1 or more, found {self.bootstrap_draws}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(
+                f"confidence: expected a number between 0 and 1, found {self.confidence}"
+            )
+
+    @property
+    def evaluations(self) -> dict[str, tuple[str, ...]]:
+        """Declared classes by evaluation: `in_domain`, then the external datasets."""
+        return {IN_DOMAIN: self.classes, **self.declared}

@@ -1,0 +1,244 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sonobench.datasets import Cohort, DatasetError, load_cohort
+from sonobench.datasets import manifest as manifest_loader
+from sonobench.protocol import Dataset
+
+SPANISH_HEADER = "Image_name;Patient_num;Plane;Brain_plane;Operator;US_Machine;Train "
+SPANISH_ROWS = (
+    "Patient00001_Plane1_1_of_15;1;Other;Not A Brain;Other;Aloka;1 ",
+    "Patient00002_Plane3_1_of_2;2;Fetal brain;Trans-thalamic;Op. 1;Voluson E6;0 ",
+)
+AFRICAN = (
+    "Patient_num,Plane,Train,Center,Filename\n"
+    "1,Fetal abdomen,0,Algeria,patient001_DZA_plane0\n"
+    "1,Fetal brain,1,Egypt,patient001_EGY_plane1\n"
+)
+
+
+def spanish(root: Path, header: str = SPANISH_HEADER, rows: tuple[str, ...] = SPANISH_ROWS) -> None:
+    folder = root / "FETAL_PLANES_DB"
+    folder.mkdir(parents=True)
+    (folder / "FETAL_PLANES_DB_data.csv").write_text("\n".join((header, *rows)) + "\n")
+
+
+def african(root: Path, content: str = AFRICAN) -> None:
+    (root / "Zenodo_dataset").mkdir(parents=True)
+    (root / "Zenodo_dataset" / "African_planes_database.csv").write_text(content)
+
+
+def write_manifest(root: Path, content: str | bytes) -> Dataset:
+    root.mkdir(parents=True, exist_ok=True)
+    data = content if isinstance(content, bytes) else content.encode()
+    (root / "manifest.csv").write_bytes(data)
+    return Dataset(loader="manifest", name="mine", path="manifest.csv")
+
+
+# ── conformance: what every loader gives ─────────────────────────────────────────────────────────
+
+
+def _spanish_cohort(root: Path) -> Cohort:
+    spanish(root)
+    return load_cohort(Dataset(loader="fetal_planes_db"), root)
+
+
+def _african_cohort(root: Path) -> Cohort:
+    african(root)
+    return load_cohort(Dataset(loader="african_planes"), root)
+
+
+def _manifest_cohort(root: Path) -> Cohort:
+    rows = "path,label,patient_id,site\na.png,x,1,north\nb.png,y,2,\n"
+    return load_cohort(write_manifest(root, rows), root)
+
+
+LOADERS: dict[str, Callable[[Path], Cohort]] = {
+    "fetal_planes_db": _spanish_cohort,
+    "african_planes": _african_cohort,
+    "manifest": _manifest_cohort,
+}
+
+
+@pytest.fixture(params=LOADERS)
+def cohort(request: pytest.FixtureRequest, tmp_path: Path) -> Cohort:
+    return LOADERS[request.param](tmp_path / "root")
+
+
+def test_a_loader_gives_the_columns_of_the_sample_table(cohort: Cohort) -> None:
+    expected = {
+        "image_id",
+        "dataset",
+        "path",
+        "label",
+        "patient_id",
+        "site",
+        "device",
+        "operator",
+        "official_split",
+        "row",
+    }
+    assert expected <= set(cohort.samples)
+
+
+def test_image_ids_are_unique_and_carry_the_datasets_name(cohort: Cohort) -> None:
+    assert cohort.samples["image_id"].is_unique
+    assert cohort.samples["image_id"].str.startswith(f"{cohort.name}/").all()
+
+
+def test_patient_ids_carry_the_datasets_name(cohort: Cohort) -> None:
+    assert cohort.samples["patient_id"].str.startswith(f"{cohort.name}/").all()
+
+
+def test_files_lie_in_the_cohorts_folder(cohort: Cohort) -> None:
+    assert all(file.is_relative_to(cohort.folder) for file in cohort.files())
+
+
+def test_rows_are_the_lines_of_the_metadata_file(cohort: Cohort) -> None:
+    assert cohort.samples["row"].tolist() == [2, 3]
+
+
+def test_a_label_that_the_protocol_does_not_have_is_named_with_its_row(cohort: Cohort) -> None:
+    kept, refused = cohort.samples["label"]
+    with pytest.raises(DatasetError, match=rf"'{refused}' \(row 3\)"):
+        cohort.check_labels((kept,))
+
+
+# ── the archives ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_spanish_file_is_read_with_its_trailing_spaces(tmp_path: Path) -> None:
+    samples = _spanish_cohort(tmp_path).samples
+    assert samples["path"][0] == "Images/Patient00001_Plane1_1_of_15.png"
+    assert samples["official_split"].tolist() == ["train", "test"]
+    assert samples["patient_id"].tolist() == [
+        "fetal_planes_db/Barcelona/1",
+        "fetal_planes_db/Barcelona/2",
+    ]
+    assert samples["device"].tolist() == ["Aloka", "Voluson E6"]
+    assert samples["brain_plane"].tolist() == ["Not A Brain", "Trans-thalamic"]
+
+
+def test_a_copy_of_the_spanish_file_without_trailing_spaces_is_read_alike(tmp_path: Path) -> None:
+    spanish(tmp_path / "bare", SPANISH_HEADER.strip(), tuple(r.strip() for r in SPANISH_ROWS))
+    bare = load_cohort(Dataset(loader="fetal_planes_db"), tmp_path / "bare")
+    pd.testing.assert_frame_equal(bare.samples, _spanish_cohort(tmp_path).samples)
+
+
+def test_african_patients_of_different_centres_are_different(tmp_path: Path) -> None:
+    samples = _african_cohort(tmp_path).samples
+    assert samples["patient_id"].tolist() == ["african_planes/Algeria/1", "african_planes/Egypt/1"]
+    assert samples["path"][0] == "Algeria/patient001_DZA_plane0.png"
+    assert samples["official_split"].tolist() == ["test", "train"]
+
+
+@pytest.mark.parametrize("loader", ["fetal_planes_db", "african_planes"])
+def test_an_archive_that_is_not_there_says_where_it_belongs(loader: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"not there\. Unpack .*doi 10\.5281/zenodo"):
+        load_cohort(Dataset(loader=loader), tmp_path)  # type: ignore[arg-type]
+
+
+def test_a_split_code_that_is_not_published_is_refused_with_its_row(tmp_path: Path) -> None:
+    spanish(tmp_path, rows=("Patient00001_Plane1_1_of_15;1;Other;Not A Brain;Other;Aloka;2 ",))
+    with pytest.raises(DatasetError, match=r"row 2: Train: expected 1 or 0, found '2'"):
+        load_cohort(Dataset(loader="fetal_planes_db"), tmp_path)
+
+
+# ── manifests ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_optional_columns_are_used_and_further_ones_kept(tmp_path: Path) -> None:
+    dataset = write_manifest(
+        tmp_path,
+        "path,label,patient_id,site,device,operator,split,weeks\n"
+        "a.png,x,1,north,Aloka,Op. 1,train,22\n",
+    )
+    row = load_cohort(dataset, tmp_path).samples.iloc[0]
+    assert (row.site, row.device, row.operator) == ("north", "Aloka", "Op. 1")
+    assert (row.official_split, row.weeks) == ("train", "22")
+
+
+def test_a_byte_order_mark_blank_lines_and_spaces_change_nothing(tmp_path: Path) -> None:
+    plain = load_cohort(
+        write_manifest(tmp_path / "a", "path,label,patient_id\nx.png,l,1\n"), tmp_path / "a"
+    )
+    odd = load_cohort(
+        write_manifest(
+            tmp_path / "b", b"\xef\xbb\xbfpath , label,patient_id\r\n\r\n x.png ,l, 1\r\n"
+        ),
+        tmp_path / "b",
+    )
+    columns = ["image_id", "label", "patient_id"]
+    pd.testing.assert_frame_equal(plain.samples[columns], odd.samples[columns])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("path,label\na.png,x\n", r"row 1: expected the columns .*; missing: patient_id; found"),
+        ("", "missing: path, label, patient_id; found: an empty file"),
+        ("path,label,patient_id\n", "found only the header"),
+        ("path,label,label,patient_id\n", "row 1: columns appear twice: label"),
+        ("path,label,patient_id\na.png,x\n", "row 2: expected 3 fields, found 2"),
+        ("path,label,patient_id\na.png,,1\n", "row 2: label is empty"),
+        ("path,label,patient_id\na.png,x,\n", "row 2: patient_id is empty"),
+        ("path,label,patient_id\na.png,x,1\n./a.png,x,2\n", "row 3: path 'a.png' .* row 2 already"),
+        ("path,label,patient_id\n../a.png,x,1\n", "row 2: path .* points out of the manifest's"),
+        ("path,label,patient_id\nb/../../a.png,x,1\n", "points out of the manifest's folder"),
+        ("path,label,patient_id\n/etc/a.png,x,1\n", "points out of the manifest's folder"),
+        ("path,label,patient_id\n..\\a.png,x,1\n", "points out of the manifest's folder"),
+        ("path,label,patient_id\nC:\\a.png,x,1\n", "points out of the manifest's folder"),
+        ("path,label,patient_id,split\na.png,x,1,val\n", "row 2: split: expected train or test"),
+        (b"path,label,patient_id\na.png,\xe9,1\n", "expected UTF-8 text"),
+        ('path,label,patient_id\n"a.png,x,1\n', "row 2: unexpected end of data"),
+    ],
+)
+def test_a_bad_manifest_is_refused_with_row_and_remedy(
+    content: str | bytes, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DatasetError, match=message):
+        load_cohort(write_manifest(tmp_path, content), tmp_path)
+
+
+def test_a_manifest_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"manifest\.csv: cannot be read \(No such file"):
+        load_cohort(Dataset(loader="manifest", name="a", path="manifest.csv"), tmp_path)
+
+
+@given(content=st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
+def test_any_bytes_are_a_cohort_or_a_clear_error(content: bytes, tmp_path_factory) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path_factory.mktemp("fuzz") / "manifest.csv"
+    file.write_bytes(b"path,label,patient_id\n" + content)
+    try:
+        samples = manifest_loader.load("mine", file).samples
+    except DatasetError:
+        return
+    assert samples["image_id"].is_unique
+    assert (samples[["label", "patient_id"]] != "").all(axis=None)
+
+
+# ── the real files ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.realdata
+def test_the_spanish_metadata_has_the_published_counts(real_data: Path) -> None:
+    samples = load_cohort(Dataset(loader="fetal_planes_db"), real_data).samples
+    # Burgos-Artizzu et al. 2020: 12,400 images, 1,792 patients, 7,129 / 5,271 images.
+    assert len(samples) == 12400
+    assert samples["official_split"].value_counts().to_dict() == {"train": 7129, "test": 5271}
+    patients = samples.groupby("official_split")["patient_id"].agg(set)
+    assert (len(patients["train"]), len(patients["test"])) == (896, 896)
+    assert not patients["train"] & patients["test"]
+
+
+@pytest.mark.realdata
+def test_the_african_metadata_has_the_published_counts(real_data: Path) -> None:
+    cohort = load_cohort(Dataset(loader="african_planes"), real_data)
+    assert len(cohort.samples) == 450
+    assert cohort.samples["patient_id"].nunique() == 127
+    assert all(file.is_file() for file in cohort.files())

@@ -1,0 +1,196 @@
+"""The conformance suite of encoders: whatever turns images into features passes it."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from sonobench.encoders import (
+    Encoder,
+    EncoderError,
+    EncoderSpec,
+    catalogue,
+    certify,
+    embed,
+    open_encoder,
+    resolve,
+)
+from sonobench.images import Geometry, Pack
+from sonobench.protocol import EncoderEntry
+
+ENCODERS = [
+    "efficientnet_lite0",
+    "random:efficientnet_lite0",
+    "random:timm:test_vit",
+    "random:timm:test_convnext",
+    "pixel_stats",
+]
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
+def spec(request: pytest.FixtureRequest) -> EncoderSpec:
+    # A third of the official side: the architecture is whole, the suite quick.
+    size = 64 if "lite0" in request.param else None
+    return resolve(EncoderEntry(name=request.param, size=size), 0, Path())
+
+
+@pytest.fixture(scope="module")
+def encoder(spec: EncoderSpec) -> Encoder:
+    return open_encoder(spec, "cpu")[0]
+
+
+def grey_images(encoder: Encoder, count: int = 3) -> torch.Tensor:
+    size = encoder.card.preprocess.geometry.size
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 1, size, size), generator=generator, dtype=torch.uint8)
+
+
+def test_features_are_float32_of_the_cards_dimension(encoder: Encoder) -> None:
+    features = encoder.features(grey_images(encoder))
+    assert features.dtype == torch.float32
+    assert features.shape == (3, encoder.card.dimension)
+    assert torch.isfinite(features).all()
+
+
+def test_the_same_images_give_the_same_features(encoder: Encoder) -> None:
+    images = grey_images(encoder)
+    assert torch.equal(encoder.features(images), encoder.features(images))
+
+
+def test_opening_twice_gives_the_same_features(encoder: Encoder, spec: EncoderSpec) -> None:
+    images = grey_images(encoder)
+    again, _ = open_encoder(spec, "cpu")
+    assert torch.equal(encoder.features(images), again.features(images))
+
+
+def test_an_image_does_not_depend_on_its_batch(encoder: Encoder) -> None:
+    images = grey_images(encoder)
+    together = encoder.features(images)
+    alone = torch.cat([encoder.features(image[None]) for image in images])
+    # Kernels may sum in another order for another batch size: 1e-4 of the features' scale.
+    assert (together - alone).abs().max() <= 1e-4 * together.abs().max()
+
+
+def test_one_channel_is_the_same_as_three_equal_ones(encoder: Encoder) -> None:
+    images = grey_images(encoder)
+    assert torch.equal(
+        encoder.features(images), encoder.features(images.repeat_interleave(3, dim=1))
+    )
+
+
+def test_images_that_are_normalised_already_are_refused(encoder: Encoder) -> None:
+    with pytest.raises(
+        EncoderError, match=r"normalisation happens inside"
+    ):
+        encoder.features(grey_images(encoder).float() / 255)
+
+
+def test_images_of_another_size_are_refused(encoder: Encoder) -> None:
+    with pytest.raises(EncoderError, match="expected images of"):
+        encoder.features(grey_images(encoder)[:, :, :-1, :-1])
+
+
+def test_nothing_of_the_network_is_trained_or_in_training_mode(encoder: Encoder) -> None:
+    assert not any(module.training for module in encoder.network.modules())
+    assert not any(parameter.requires_grad for parameter in encoder.network.parameters())
+
+
+def test_it_is_admitted_and_its_certificate_says_what_was_loaded(
+    encoder: Encoder, spec: EncoderSpec
+) -> None:
+    certificate = certify(spec, encoder, open_encoder(spec, "cpu")[1])
+    assert certificate["dimension"] == encoder.card.dimension
+    assert certificate["effective_rank"] > 1
+    assert certificate["random_looking"] == spec.label.startswith("random:")
+
+
+def test_normalisation_is_that_of_the_card() -> None:
+    class Mean(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean((2, 3))
+
+    card = catalogue()["efficientnet_lite0"].card
+    encoder = Encoder(Mean(), card.__class__("mean", card.preprocess, 3))
+    white = torch.full((1, 1, 224, 224), 255, dtype=torch.uint8)
+    # (1 - mean) / std of ImageNet, by hand.
+    expected = torch.tensor([[2.2489, 2.4286, 2.6400]])
+    torch.testing.assert_close(encoder.features(white), expected, atol=1e-4, rtol=0)
+
+
+def test_a_network_of_another_dimension_is_refused() -> None:
+    card = catalogue()["pixel_stats"].card
+    encoder = Encoder(torch.nn.Flatten(), card)
+    with pytest.raises(EncoderError, match=r"expected features of shape \(1, 96\)"):
+        encoder.features(torch.zeros(1, 1, 224, 224, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("name", catalogue())
+def test_a_card_of_the_catalogue_is_complete(name: str) -> None:
+    card = catalogue()[name].card
+    assert card.name == name
+    for field in ("feature", "architecture", "citation", "licence"):
+        assert getattr(card, field) != "not stated", field
+    for dataset in ("fetal_planes_db", "african_planes"):
+        assert card.trained_on(dataset).evidence != "nobody says"
+    assert card.control or card.weights is not None
+
+
+@pytest.mark.parametrize("name", [n for n, a in catalogue().items() if not a.card.control])
+def test_a_random_twin_of_the_catalogue_gives_features_of_the_cards_dimension(name: str) -> None:
+    spec = resolve(EncoderEntry(name=f"random:{name}", size=64), 0, Path())
+    encoder, _ = open_encoder(spec, "cpu")
+    assert encoder.features(grey_images(encoder, 1)).shape == (1, catalogue()[name].card.dimension)
+
+
+def test_random_twins_of_different_seeds_differ() -> None:
+    entry = EncoderEntry(name="random:timm:test_vit")
+    one, two = (open_encoder(resolve(entry, seed, Path()), "cpu")[0] for seed in (0, 1))
+    images = grey_images(one)
+    assert not torch.equal(one.features(images), two.features(images))
+
+
+def test_a_random_twin_leaves_the_callers_random_state_alone() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    open_encoder(resolve(EncoderEntry(name="random:timm:test_vit"), 0, Path()), "cpu")
+    assert torch.equal(torch.rand(1), expected)
+
+
+class _Squares(Pack):
+    """A pack in memory."""
+
+    def __init__(self, images: npt.NDArray[np.uint8]) -> None:
+        self.geometry = Geometry("squash", images.shape[-1])
+        self.images = images
+
+    def batch(self, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        return self.images[positions]
+
+
+def test_embedding_goes_through_all_positions_in_their_order() -> None:
+    encoder, _ = open_encoder(resolve(EncoderEntry(name="pixel_stats"), 0, Path()), "cpu")
+    images = grey_images(encoder, 7)
+    positions = np.array([6, 0, 3, 1, 5], dtype=np.int64)
+    seen: list[int] = []
+    features = embed(
+        encoder, _Squares(images.numpy()), positions, micro_batch=2, on_progress=seen.append
+    )
+    np.testing.assert_array_equal(features, encoder.features(images[positions]).numpy())
+    assert seen == [2, 2, 1]
+
+
+def test_features_that_are_not_finite_stop_with_the_image() -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            features = torch.zeros(len(images), 96)
+            features[images.mean((1, 2, 3)) > 0.5] = torch.nan
+            return features
+
+    encoder = Encoder(Broken(), catalogue()["pixel_stats"].card)
+    images = np.zeros((4, 1, 224, 224), dtype=np.uint8)
+    images[2] = 255
+    with pytest.raises(EncoderError, match="features of image 2 are not finite"):
+        embed(encoder, _Squares(images), np.arange(4), micro_batch=3)

@@ -1,0 +1,178 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from sonobench.protocol import (
+    EncoderEntry,
+    Protocol,
+    ProtocolError,
+    load_protocol,
+    protocol_hash,
+    safe_name,
+    shipped_protocols,
+)
+
+SOURCE = {"loader": "fetal_planes_db"}
+
+
+def protocol(**sections: object) -> Protocol:
+    base = {"name": "p", "source": SOURCE, "encoders": ["efficientnet_lite0"]}
+    return Protocol.model_validate(base | sections)
+
+
+def write(folder: Path, **sections: object) -> Path:
+    file = folder / "p.yaml"
+    base = {"name": "p", "source": SOURCE, "encoders": ["efficientnet_lite0"]}
+    file.write_text(yaml.safe_dump(base | sections))
+    return file
+
+
+@pytest.mark.parametrize("name", shipped_protocols())
+def test_every_shipped_protocol_loads(name: str) -> None:
+    assert load_protocol(name).name == name
+
+
+def test_the_shipped_protocols_are_the_demo_and_both_readings_of_the_paper() -> None:
+    assert set(shipped_protocols()) == {"demo", "paper", "paper-cv"}
+
+
+@pytest.mark.parametrize("example", sorted(Path("examples").glob("*.yaml")), ids=str)
+def test_every_example_loads(example: Path) -> None:
+    assert load_protocol(example).encoders
+
+
+def test_a_resolved_protocol_reads_back_as_itself(tmp_path: Path) -> None:
+    original = load_protocol("demo")
+    file = tmp_path / "protocol.yaml"
+    file.write_text("# a header\n" + original.to_yaml())
+    assert load_protocol(file) == original
+    assert protocol_hash(load_protocol(file)) == protocol_hash(original)
+
+
+def test_the_hash_changes_with_any_setting() -> None:
+    changed = load_protocol("demo", ["adaptations.linear_probe.tolerance=1e-4"])
+    assert protocol_hash(changed) != protocol_hash(load_protocol("demo"))
+
+
+def test_the_hash_is_that_of_the_settings_and_not_of_the_text(tmp_path: Path) -> None:
+    short = load_protocol(write(tmp_path))
+    long = load_protocol(write(tmp_path, split={"folds": 5, "scheme": "official_test"}))
+    assert protocol_hash(short) == protocol_hash(long)
+
+
+def test_a_protocol_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_protocol("demo").split.folds = 3  # type: ignore[misc]
+
+
+def test_every_field_of_the_schema_is_documented() -> None:
+    def undocumented(model: type, where: str) -> list[str]:
+        found = []
+        for name, field in model.model_fields.items():  # type: ignore[attr-defined]
+            if not field.description:
+                found.append(f"{where}.{name}")
+            for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+                if hasattr(inner, "model_fields"):
+                    found += undocumented(inner, f"{where}.{name}")
+        return found
+
+    assert undocumented(Protocol, "protocol") == []
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(tmp_path: Path) -> None:
+    with pytest.raises(ProtocolError, match=r"p\.yaml:\n.*'fold'; did you mean 'folds'"):
+        load_protocol(write(tmp_path, split={"fold": 3}))
+
+
+def test_a_wrong_value_is_refused_with_its_key(tmp_path: Path) -> None:
+    with pytest.raises(ProtocolError, match=r"split\.folds: .*greater than or equal to 2"):
+        load_protocol(write(tmp_path, split={"folds": 1}))
+
+
+def test_text_that_is_not_yaml_is_refused_with_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text("name: [")
+    with pytest.raises(ProtocolError, match=r"broken\.yaml: not readable as YAML"):
+        load_protocol(file)
+
+
+def test_a_name_that_is_neither_file_nor_shipped_lists_the_shipped() -> None:
+    with pytest.raises(ProtocolError, match=r"no protocol 'papre'.*demo, paper, paper-cv"):
+        load_protocol("papre")
+
+
+def test_single_values_can_be_set() -> None:
+    changed = load_protocol("demo", ["split.folds=3", "encoders.0=timm:test_vit", "seeds=[1, 2]"])
+    assert changed.split.folds == 3
+    assert changed.encoders[0].name == "timm:test_vit"
+    assert changed.seeds == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("splits.folds=3", "unknown key 'splits'; did you mean 'split'"),
+        ("folds=3", "unknown key 'folds'"),
+        ("split.folds", "expected KEY=VALUE"),
+        ("encoders.7=usfm", "expected a position 0 … 2, found '7'"),
+        ("name.first=3", "lies under a single value"),
+    ],
+)
+def test_a_value_that_cannot_be_set_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        load_protocol("demo", [override])
+
+
+def test_the_controls_are_added_where_they_are_not_listed() -> None:
+    labels = [encoder.label for encoder in protocol().encoders]
+    assert labels == ["efficientnet_lite0", "random:efficientnet_lite0", "pixel_stats"]
+
+
+def test_controls_that_are_listed_are_not_added_again() -> None:
+    listed = ["pixel_stats", "random:resnet50", "resnet50"]
+    assert [e.label for e in protocol(encoders=listed).encoders] == listed
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"encoders": [{}]}, "exactly one of 'name', 'python', 'embeddings'; found none"),
+        ({"encoders": [{"name": "a", "python": "b:c"}]}, "found name, python"),
+        ({"encoders": [{"embeddings": "f", "size": 224}]}, "computed already"),
+        ({"encoders": [{"python": "a:b", "checkpoint": "f"}]}, "loads its own weights"),
+        ({"encoders": ["a", "a"]}, "encoder labels must differ; repeated: a"),
+        ({"encoders": ["timm:a", "timm/a"]}, "encoder file names must differ"),
+        ({"source": {"loader": "manifest", "path": "f"}}, "needs a 'name'"),
+        ({"source": {"loader": "manifest", "name": "a"}}, "needs 'path'"),
+        ({"source": {"loader": "phantom", "name": "a"}}, "'cohort'"),
+        ({"source": {"loader": "manifest", "name": "in_domain", "path": "f"}}, "choose another"),
+        ({"external": [SOURCE]}, "dataset names must differ; repeated: fetal_planes_db"),
+        ({"external": [{"loader": "african_planes", "classes": ["Ear"]}]}, "training classes: Ear"),
+        ({"classes": ["a", "a"]}, "classes must differ"),
+        ({"adaptations": {"linear_probe": {"penalties": [0.1, 1]}}}, "descending"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    sections: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        protocol(**sections)
+
+
+def test_the_default_penalties_are_fifteen_from_10_to_1e_6() -> None:
+    probe = protocol().adaptations.linear_probe
+    assert probe is not None
+    assert len(probe.penalties) == 15
+    assert (probe.penalties[0], probe.penalties[-1]) == (10.0, 1e-6)
+
+
+def test_an_encoder_is_labelled_by_what_it_is_unless_a_label_is_given() -> None:
+    assert EncoderEntry.model_validate("timm:resnet18").label == "timm:resnet18"
+    assert EncoderEntry(embeddings="folder/mine.parquet").label == "mine.parquet"
+    assert EncoderEntry(name="usfm", label="ours").label == "ours"
+
+
+def test_a_label_becomes_a_file_name() -> None:
+    assert safe_name("random:timm:a/b c") == "random_timm_a_b_c"
