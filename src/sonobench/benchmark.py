@@ -404,9 +404,10 @@ def _write_predictions(
     # What an earlier protocol of this folder left is not of this run.
     for file in set((out / "predictions").glob("*.parquet")) - written:
         file.unlink()
+    probes = out / "diagnostics" / "probe.parquet"
+    probes.unlink(missing_ok=True)
     if paths:
-        table = pd.concat(paths, ignore_index=True)
-        replace_file(out / "diagnostics" / "probe.parquet", table.to_parquet(index=False))
+        replace_file(probes, pd.concat(paths, ignore_index=True).to_parquet(index=False))
     return [{"encoder": encoder, "adaptation": adaptation} for encoder, adaptation in predictions]
 
 
@@ -418,7 +419,7 @@ def _write_certificates(out: Path, store: Store, certificates: dict[str, Task]) 
 
 
 def _write_thumbnails(out: Path, store: Store, data: Data, images: bool) -> None:
-    """Pictures of the first subjects of each cohort and class, one a subject."""
+    """Pictures of a few subjects of each cohort and class, over all sites, one a subject."""
     folder = out / "diagnostics" / "thumbnails"
     shutil.rmtree(folder, ignore_errors=True)
     if not images:
@@ -429,7 +430,10 @@ def _write_thumbnails(out: Path, store: Store, data: Data, images: bool) -> None
         pack = Pack(store.folder(task), steps.THUMBNAIL)
         table = data.samples[data.samples["dataset"] == name]
         table = table.assign(position=data.positions[name]).sort_values("image_id")
-        chosen = table.drop_duplicates(["label", "subject_id"]).groupby("label").head(_THUMBNAILS)
+        table = table.drop_duplicates(["label", "subject_id"])
+        # The first of every site, then the second of every site …
+        turn = table.groupby(["label", "site"], dropna=False).cumcount()
+        chosen = table.iloc[np.argsort(turn, kind="stable")].groupby("label").head(_THUMBNAILS)
         for row in chosen.itertuples():
             square = pack.batch(np.array([row.position]))[0]
             picture = Image.fromarray(square[0] if len(square) == 1 else square.transpose(1, 2, 0))

@@ -1,0 +1,158 @@
+"""A run in sentences: its answer with the uncertainty, and what to know before using it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from sonobench.report.run_folder import RunFolder
+from sonobench.report.scores import IN_DOMAIN, MAIN, Model, Score, Scores, evaluation_title
+from sonobench.report.tables import number, percent
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a reader of the numbers must know.
+
+    Attributes:
+        kind: `problem` where a number is missing or not to be relied on; `note` is the protocol's
+            own on a cohort; `remark` else.
+        text: a sentence.
+    """
+
+    kind: Literal["problem", "note", "remark"]
+    text: str
+
+
+def answer(run: RunFolder, scores: Scores) -> list[str]:
+    """One or two sentences an evaluation, saying no more than intervals can say."""
+    chosen = [model for model in scores.models if not run.is_control(*model)]
+    controls = [model for model in scores.models if run.is_control(*model)]
+    if not chosen:
+        return ["Only controls have results: there is no encoder to choose."]
+    return [_answer(evaluation, chosen, controls, run, scores) for evaluation in scores.evaluations]
+
+
+def _answer(
+    evaluation: str,
+    chosen: Sequence[Model],
+    controls: Sequence[Model],
+    run: RunFolder,
+    scores: Scores,
+) -> str:
+    def score(model: Model) -> Score:
+        return scores.macro_f1(model, evaluation)
+
+    best = max(chosen, key=lambda model: score(model).estimate)
+    level = percent(run.protocol.evaluation.confidence)
+    images, patients = scores.sizes[evaluation, MAIN]
+    text = "In-domain, " if evaluation == IN_DOMAIN else f"On {evaluation}, "
+    if len(chosen) > 1:
+        text += (
+            f"{_named(best)} has the highest macro F1 of {len(chosen)} models that are not "
+            "controls:"
+        )
+    else:
+        text += f"{_named(best)}, the only model that is not a control, has a macro F1 of"
+    text += (
+        f" {number(score(best).estimate)} ({level} interval {number(score(best).low)} to "
+        f"{number(score(best).high)}; {images} images of {patients} patients)."
+    )
+    near = [model for model in chosen if model != best and score(model).overlaps(score(best))]
+    if near:
+        text += (
+            f" The intervals of {_listed(near)} overlap with this one, so intervals alone cannot "
+            "tell them apart."
+        )
+    elif len(chosen) > 1:
+        text += " The intervals of the others do not overlap with this one."
+    if controls:
+        control = max(controls, key=lambda model: score(model).estimate)
+        text += f" The highest control, {_named(control)}, has {number(score(control).estimate)}"
+        text += (
+            ", and the intervals of the two overlap."
+            if score(control).overlaps(score(best))
+            else f" ({number(score(control).low)} to {number(score(control).high)})."
+        )
+    return text
+
+
+def _named(model: Model) -> str:
+    return model.name if model.encoder == "none" else f"{model.name} ({model.training})"
+
+
+def _listed(models: Sequence[Model]) -> str:
+    names = [_named(model) for model in models]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def left_out(run: RunFolder, scores: Scores) -> list[tuple[str, str]]:
+    """Encoders of the protocol without any result, each with the reason."""
+    reasons = {record["encoder"]: record["reason"] for record in run.manifest["skipped"]}
+    there = {model.encoder for model in scores.models}
+    return [
+        (entry.label, reasons.get(entry.label, "nothing that was trained on it is finished"))
+        for entry in run.protocol.encoders
+        if entry.label not in there
+    ]
+
+
+def findings(run: RunFolder, scores: Scores) -> list[Finding]:
+    """Problems first, then notes on cohorts, then remarks."""
+    datasets = (run.protocol.source, *run.protocol.external)
+    notes = [
+        Finding("note", f"{dataset.name}: {dataset.note}") for dataset in datasets if dataset.note
+    ]
+    return [*_problems(run, scores), *notes, *_remarks(run)]
+
+
+def _problems(run: RunFolder, scores: Scores) -> list[Finding]:
+    texts = [f"{label} is not in the table: {why}" for label, why in left_out(run, scores)]
+    texts += [f"failed: {f['job']}: {f['error']}" for f in run.manifest["failures"]]
+    encoders = sorted({model.encoder for model in scores.models})
+    for encoder in encoders:
+        if run.is_random_looking(encoder):
+            median = run.certificates[encoder]["spectral_distance_median"]
+            texts.append(
+                f"{encoder}: its weights look random (median spectral distance {number(median)}); "
+                "its checkpoint may not hold what it claims"
+            )
+        if count := run.unconverged(encoder):
+            texts.append(
+                f"{encoder}: {count} of its chosen probes did not converge; its numbers may be off"
+            )
+    for evaluation in scores.evaluations:
+        models = [m for m in scores.models if not scores.macro_f1(m, evaluation).reliable]
+        if models:
+            texts.append(
+                f"{evaluation_title(evaluation)}: intervals are not to be relied on; too few "
+                "patients carry one of the classes, or a centre has a single patient"
+            )
+    if unreadable := len(run.audit["left_out"]):
+        texts.append(
+            f"images that could not be read and were left out: {unreadable}; see the audit"
+        )
+    return [Finding("problem", text) for text in texts]
+
+
+def _remarks(run: RunFolder) -> list[Finding]:
+    texts = []
+    for name, cohort in run.audit["cohorts"].items():
+        if cohort["duplicate_sets"]:
+            texts.append(
+                f"{name}: {cohort['images']} images, {cohort['distinct_images']} of them distinct; "
+                f"{cohort['patients']} patient ids are {cohort['subjects']} subjects after ids "
+                "that share an image were merged"
+            )
+        if cohort["excluded_images"]:
+            texts.append(
+                f"{name}: {cohort['excluded_images']} images are excluded, as their patients are "
+                "tested"
+            )
+    shared = run.audit["images_shared_between_cohorts"]
+    if shared:
+        texts.append(f"{shared} images are in more than one cohort")
+    if run.probe is not None and (at_edge := int(run.probe["at_edge"].sum())):
+        texts.append(
+            f"{at_edge} probes chose a λ at the edge of the grid: a wider one might do better"
+        )
+    return [Finding("remark", text) for text in texts]

@@ -1,0 +1,109 @@
+"""What a run left, read and checked: everything of the report that is not a result."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from sonobench.protocol import Protocol, load_protocol, safe_name
+from sonobench.tables import SAMPLES, SPLITS, TableError, read_table
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder but for its predictions.
+
+    Attributes:
+        protocol: what was to be measured.
+        protocol_text: its file, word for word.
+        manifest: versions, hardware, encoders, what was skipped or failed.
+        audit: findings about the data.
+        samples, splits: the tables.
+        probe: one row an encoder, seed, fold and λ that was fitted; None without a linear probe.
+        certificates: of admission, by the encoder's label; encoders without one are not in it.
+        thumbnails: picture files by image_id; none where pictures were left out.
+    """
+
+    protocol: Protocol
+    protocol_text: str
+    manifest: dict[str, Any]
+    audit: dict[str, Any]
+    samples: pd.DataFrame
+    splits: pd.DataFrame
+    probe: pd.DataFrame | None
+    certificates: dict[str, dict[str, Any]]
+    thumbnails: dict[str, Path]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read a run's folder.
+
+        Raises:
+            TableError, ProtocolError: a file is missing or wrong; the message names it.
+        """
+        protocol = load_protocol(folder / "protocol.yaml")
+        diagnostics = folder / "diagnostics"
+        index = diagnostics / "thumbnails" / "index.csv"
+        certificates = {
+            entry.label: diagnostics / "certificates" / f"{safe_name(entry.label)}.json"
+            for entry in protocol.encoders
+        }
+        pictures = pd.read_csv(index, dtype=str) if index.is_file() else None
+        return cls(
+            protocol,
+            (folder / "protocol.yaml").read_text(encoding="utf-8"),
+            _read_json(folder / "manifest.json"),
+            _read_json(folder / "audit.json"),
+            read_table(folder / "samples.parquet", SAMPLES),
+            read_table(folder / "splits.parquet", SPLITS),
+            _read_probe(diagnostics / "probe.parquet", protocol),
+            {label: _read_json(file) for label, file in certificates.items() if file.is_file()},
+            {}
+            if pictures is None
+            else {
+                image_id: index.parent / file
+                for image_id, file in zip(pictures["image_id"], pictures["file"], strict=True)
+            },
+        )
+
+    def encoder(self, label: str) -> dict[str, Any]:
+        """The manifest's record of an encoder; empty for `none`, the majority class' encoder."""
+        records = {record["label"]: record for record in self.manifest["encoders"]}
+        found: dict[str, Any] = records.get(label, {})
+        return found
+
+    def is_control(self, encoder: str, adaptation: str) -> bool:
+        """Whether a model is there to be compared with, not to be chosen."""
+        return adaptation == "majority_class" or bool(self.encoder(encoder).get("control"))
+
+    def is_random_looking(self, encoder: str) -> bool:
+        """Whether admission found random weights where trained ones are claimed."""
+        record, certificate = self.encoder(encoder), self.certificates.get(encoder, {})
+        return bool(certificate.get("random_looking")) and not record.get("control")
+
+    def unconverged(self, encoder: str) -> int:
+        """Chosen probes of an encoder, over folds and seeds, that the solver did not finish."""
+        if self.probe is None:
+            return 0
+        chosen = self.probe[self.probe["chosen"] & (self.probe["encoder"] == encoder)]
+        return int((~chosen["converged"]).sum())
+
+
+def _read_probe(file: Path, protocol: Protocol) -> pd.DataFrame | None:
+    if protocol.adaptations.linear_probe is None or not file.is_file():
+        return None
+    return pd.read_parquet(file)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TableError(
+            f"{file}: expected the JSON that a run leaves ({error}); is this a run's folder?"
+        ) from None
+    if not isinstance(content, dict):
+        raise TableError(f"{file}: expected a JSON object, found {type(content).__name__}")
+    return content

@@ -1,0 +1,500 @@
+"""A whole benchmark on tiny real hospitals: what a run leaves, resumes, refuses and survives."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import CLASSES, WriteProtocol
+
+import sonobench
+from sonobench.benchmark import report
+from sonobench.datasets import DatasetError
+from sonobench.encoders import EncoderError
+from sonobench.engine import StoreError
+from sonobench.protocol import ProtocolError, load_protocol, protocol_hash
+from sonobench.tables import PREDICTIONS, SAMPLES, SPLITS, read_classes, read_table
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a run that must not depend on when and where it was made."""
+    files = [folder / "results.csv", folder / "comparisons.csv", folder / "samples.parquet"]
+    files += [folder / "splits.parquet", folder / "audit.json"]
+    files += sorted((folder / "predictions").iterdir())
+    return {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.exists()
+    }
+
+
+def macro_f1(run: sonobench.Run, **where: str) -> float:
+    chosen = run.results
+    where = {"label_space": "open", "images": "all", "metric": "macro_f1"} | where
+    for column, value in where.items():
+        chosen = chosen[chosen[column] == value]
+    assert len(chosen) == 1
+    return float(chosen["estimate"].iloc[0])
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+# ── what a run leaves ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_leaves_every_table_of_the_design(write_protocol: WriteProtocol, out: Path) -> None:
+    sonobench.run(write_protocol(), out)
+    samples = read_table(out / "samples.parquet", SAMPLES)
+    assert samples.groupby("dataset").size().to_dict() == {"home": 30, "abroad": 12}
+    splits = read_table(out / "splits.parquet", SPLITS)
+    assert splits.groupby("fold").size().tolist() == [42, 42]
+    for name in ("pixel_stats__linear_probe", "none__majority_class"):
+        predictions = read_table(out / "predictions" / f"{name}.parquet", PREDICTIONS)
+        # Validation, test and external images, a fold: 14 or 15 patients' development images.
+        assert set(predictions["role"]) == {"validation", "test", "external"}
+        assert read_classes(out / "predictions" / f"{name}.parquet") == CLASSES
+    for name in ("results.csv", "report.html", "audit.json", "manifest.json", "log.txt"):
+        assert (out / name).stat().st_size > 0
+    assert (out / "diagnostics" / "certificates" / "pixel_stats.json").is_file()
+    assert len(list((out / "diagnostics" / "thumbnails").glob("*.png"))) > 0
+
+
+def test_the_resolved_protocol_carries_its_hash_and_runs_again(
+    write_protocol: WriteProtocol, out: Path, tmp_path: Path, hospitals: Path
+) -> None:
+    sonobench.run(write_protocol(), out)
+    resolved = load_protocol(out / "protocol.yaml")
+    assert f"# sha256: {protocol_hash(resolved)}" in (out / "protocol.yaml").read_text()
+    sonobench.run(out / "protocol.yaml", tmp_path / "again", data_root=hospitals)
+    assert hashes(tmp_path / "again") == hashes(out)
+
+
+def test_a_bright_bar_is_found_and_the_majority_class_is_not_enough(
+    write_protocol: WriteProtocol, out: Path
+) -> None:
+    run = sonobench.run(write_protocol(), out)
+    probed = macro_f1(run, encoder="pixel_stats", evaluation="in_domain")
+    majority = macro_f1(run, adaptation="majority_class", evaluation="in_domain")
+    assert probed > majority + 0.3
+    # One of three equally frequent classes is right: precision 1/3, recall 1, F1 1/2, over three.
+    assert majority == pytest.approx(0.5 / 3)
+
+
+def test_an_open_label_space_is_never_easier_than_a_closed_one(
+    write_protocol: WriteProtocol, out: Path
+) -> None:
+    run = sonobench.run(write_protocol(), out)
+    where = {"encoder": "pixel_stats", "evaluation": "abroad", "metric": "accuracy"}
+    assert macro_f1(run, **where) <= macro_f1(run, label_space="closed", **where)
+
+
+def test_cross_validation_tests_every_home_image_once(
+    write_protocol: WriteProtocol, out: Path
+) -> None:
+    sonobench.run(write_protocol(split={"scheme": "cross_validation", "folds": 3}), out)
+    predictions = pd.read_parquet(out / "predictions" / "pixel_stats__linear_probe.parquet")
+    tested = predictions.loc[predictions["role"] == "test", "image_id"]
+    assert len(tested) == tested.nunique() == 30
+
+
+def test_random_twins_run_once_a_seed(write_protocol: WriteProtocol, out: Path) -> None:
+    run = sonobench.run(write_protocol(encoders=["random:timm:test_vit"], seeds=[0, 1]), out)
+    predictions = pd.read_parquet(
+        out / "predictions" / "random_timm_test_vit__linear_probe.parquet"
+    )
+    assert set(predictions["seed"]) == {0, 1}
+    twin = run.results[run.results["encoder"] == "random:timm:test_vit"]
+    assert (twin.loc[twin["metric"] == "macro_f1", "seed_sd"] >= 0).all()
+
+
+def test_one_encoder_under_two_labels_is_one_work_and_two_rows(
+    write_protocol: WriteProtocol, out: Path
+) -> None:
+    twice = ["pixel_stats", {"name": "pixel_stats", "label": "again"}]
+    run = sonobench.run(write_protocol(encoders=twice), out)
+    one, two = (
+        macro_f1(run, encoder=label, evaluation="abroad") for label in ("pixel_stats", "again")
+    )
+    assert one == two
+    assert len(list((out / "store" / "linear_probe").glob("*/*"))) == 1
+
+
+def test_the_report_comes_from_the_folder_alone(
+    write_protocol: WriteProtocol, out: Path, tmp_path: Path
+) -> None:
+    sonobench.run(write_protocol(), out, store=tmp_path / "store")
+    before = {name: (out / name).read_bytes() for name in ("results.csv", "report.html")}
+    copy = tmp_path / "copy"
+    out.rename(copy)
+    for name in before:
+        (copy / name).unlink()
+    report(copy)
+    assert {name: (copy / name).read_bytes() for name in before} == before
+
+
+def test_pictures_can_be_left_out(write_protocol: WriteProtocol, out: Path) -> None:
+    sonobench.run(write_protocol(), out, images=False)
+    assert not (out / "diagnostics" / "thumbnails").exists()
+
+
+# ── resuming ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def artefacts(store: Path) -> dict[Path, int]:
+    return {file: file.stat().st_mtime_ns for file in store.glob("*/*/*/task.json")}
+
+
+def test_a_second_run_computes_nothing_and_gives_the_same_bytes(
+    write_protocol: WriteProtocol, out: Path
+) -> None:
+    protocol = write_protocol(encoders=["random:timm:test_vit"])
+    sonobench.run(protocol, out)
+    first, made = hashes(out), artefacts(out / "store")
+    sonobench.run(protocol, out)
+    assert hashes(out) == first
+    assert artefacts(out / "store") == made
+
+
+def test_runs_in_different_folders_give_the_same_bytes(
+    write_protocol: WriteProtocol, tmp_path: Path
+) -> None:
+    protocol = write_protocol(encoders=["random:timm:test_vit"])
+    for name in ("one", "two"):
+        sonobench.run(protocol, tmp_path / name)
+    assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
+
+
+def test_a_further_encoder_leaves_what_was_made_alone(
+    write_protocol: WriteProtocol, out: Path
+) -> None:
+    sonobench.run(write_protocol(), out)
+    made = artefacts(out / "store")
+    sonobench.run(write_protocol(encoders=["pixel_stats", "random:timm:test_vit"]), out)
+    assert artefacts(out / "store").items() >= made.items()
+
+
+def test_another_probe_setting_keeps_the_embeddings(
+    write_protocol: WriteProtocol, out: Path
+) -> None:
+    sonobench.run(write_protocol(), out)
+    embedded = artefacts(out / "store" / "..").keys()
+    before = {f for f in artefacts(out / "store") if "embed" in f.parts}
+    sonobench.run(write_protocol(adaptations={"linear_probe": {"selection": "macro_f1"}}), out)
+    assert {f for f in artefacts(out / "store") if "embed" in f.parts} == before
+    assert embedded is not None
+
+
+def command(protocol: Path, out: Path) -> list[str]:
+    return [
+        sys.executable,
+        "-c",
+        "import sys, sonobench; sonobench.run(sys.argv[1], sys.argv[2])",
+        str(protocol),
+        str(out),
+    ]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_to_the_same_bytes(
+    write_protocol: WriteProtocol, tmp_path: Path
+) -> None:
+    protocol = write_protocol(encoders=["random:timm:test_vit", "random:timm:test_convnext"])
+    sonobench.run(protocol, tmp_path / "undisturbed")
+    killed = tmp_path / "killed"
+    for artefact in ("pack", "embed", "linear_probe"):
+        process = subprocess.Popen(
+            command(protocol, killed), stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline = time.monotonic() + 120
+        # As soon as the first artefact of this kind is there, in the middle of the others.
+        while not list((killed / "store" / artefact).glob("*/*/task.json")):
+            assert time.monotonic() < deadline, f"no {artefact} within two minutes"
+            if process.poll() is not None:
+                break
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    sonobench.run(protocol, killed)
+    assert hashes(killed) == hashes(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_two_processes_on_one_run_do_not_harm_each_other(
+    write_protocol: WriteProtocol, tmp_path: Path
+) -> None:
+    protocol = write_protocol(encoders=["random:timm:test_vit"])
+    sonobench.run(protocol, tmp_path / "alone")
+    shared = tmp_path / "shared"
+    processes = [subprocess.Popen(command(protocol, shared)) for _ in range(2)]
+    assert [process.wait(timeout=240) for process in processes] == [0, 0]
+    assert hashes(shared) == hashes(tmp_path / "alone")
+
+
+# ── bad input ────────────────────────────────────────────────────────────────────────────────────
+
+
+def edit(hospitals: Path, cohort: str = "home") -> pd.DataFrame:
+    return pd.read_csv(hospitals / cohort / "manifest.csv", dtype=str)
+
+
+def save(frame: pd.DataFrame, hospitals: Path, cohort: str = "home") -> None:
+    frame.to_csv(hospitals / cohort / "manifest.csv", index=False)
+
+
+def refused(protocol: Path, out: Path, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        sonobench.run(protocol, out)
+
+
+def test_a_missing_column(write_protocol: WriteProtocol, hospitals: Path, out: Path) -> None:
+    save(edit(hospitals).drop(columns="patient_id"), hospitals)
+    refused(write_protocol(), out, DatasetError, r"manifest\.csv, row 1: .* missing: patient_id")
+
+
+def test_an_unknown_label(write_protocol: WriteProtocol, hospitals: Path, out: Path) -> None:
+    frame = edit(hospitals)
+    frame.loc[3, "label"] = "fermur"
+    save(frame, hospitals)
+    refused(write_protocol(), out, DatasetError, r"manifest\.csv: .*'fermur' \(row 5\)")
+
+
+def test_a_class_of_the_external_cohort_that_is_unknown_at_home(
+    write_protocol: WriteProtocol, hospitals: Path, out: Path
+) -> None:
+    frame = edit(hospitals, "abroad")
+    frame.loc[0, "label"] = "ear"
+    save(frame, hospitals, "abroad")
+    refused(write_protocol(), out, DatasetError, r"dataset 'abroad' .*'ear' \(row 2\)")
+
+
+def test_a_class_of_the_protocol_that_home_does_not_have(
+    write_protocol: WriteProtocol, out: Path
+) -> None:
+    protocol = write_protocol(classes=[*CLASSES, "ear"])
+    refused(protocol, out, DatasetError, r"no image of the classes ear; .*take them out")
+
+
+def test_a_path_twice(write_protocol: WriteProtocol, hospitals: Path, out: Path) -> None:
+    frame = edit(hospitals)
+    frame.loc[4, "path"] = frame.loc[2, "path"]
+    save(frame, hospitals)
+    refused(write_protocol(), out, DatasetError, r"row 6: path .* stands in row 4 already")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ("missing", "no such file"),
+        ("truncated", "cannot be decoded"),
+        ("not an image", "not an image"),
+    ],
+)
+def test_an_unreadable_image_stops_with_its_row_or_is_left_out(
+    write_protocol: WriteProtocol, hospitals: Path, out: Path, damage: str, reason: str
+) -> None:
+    file = hospitals / "home" / edit(hospitals).loc[5, "path"]
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"text")
+    refused(write_protocol(), out, DatasetError, rf"row 7: .*{file.name}: {reason}.*\n.*leave_out")
+    sonobench.run(write_protocol(unreadable="leave_out"), out)
+    assert len(read_table(out / "samples.parquet", SAMPLES)) == 41
+    left_out = json.loads((out / "audit.json").read_text())["left_out"]
+    assert len(left_out) == 1
+    assert "row 7" in left_out[0]
+
+
+def test_an_empty_class_in_a_fold(
+    write_protocol: WriteProtocol, hospitals: Path, out: Path
+) -> None:
+    frame = edit(hospitals)
+    femur = frame["label"] == "femur"
+    keep = ~femur | frame["patient_id"].isin(["p000", "p002"])
+    save(frame[keep], hospitals)
+    refused(write_protocol(), out, DatasetError, "no training image of class 'femur'")
+
+
+def test_a_patient_in_train_and_test(
+    write_protocol: WriteProtocol, hospitals: Path, out: Path
+) -> None:
+    frame = edit(hospitals)
+    frame.loc[0, "split"] = "test"
+    save(frame, hospitals)
+    refused(write_protocol(), out, DatasetError, r"p000 \(row 2: test, row 3: train\)")
+
+
+def test_fewer_patients_than_folds(write_protocol: WriteProtocol, out: Path) -> None:
+    protocol = write_protocol(split={"folds": 8})
+    refused(protocol, out, DatasetError, r"7 subjects to divide into 8 folds; set 'split\.folds'")
+
+
+def test_an_unknown_protocol_key(write_protocol: WriteProtocol, out: Path) -> None:
+    refused(write_protocol(sead=1), out, ProtocolError, "unknown key 'sead'; did you mean 'seeds'")
+
+
+def test_a_path_out_of_the_manifests_folder(
+    write_protocol: WriteProtocol, hospitals: Path, out: Path
+) -> None:
+    frame = edit(hospitals)
+    frame.loc[0, "path"] = "../abroad/manifest.csv"
+    save(frame, hospitals)
+    refused(write_protocol(), out, DatasetError, "row 2: path .* points out of the manifest's")
+
+
+def test_one_image_under_two_labels(
+    write_protocol: WriteProtocol, hospitals: Path, out: Path
+) -> None:
+    paths = edit(hospitals)["path"]
+    home = hospitals / "home"
+    (home / paths[1]).write_bytes((home / paths[0]).read_bytes())
+    refused(write_protocol(), out, DatasetError, r"carry two labels .*row 2\): .*row 3\)")
+
+
+def test_an_encoder_without_weights_is_skipped_clearly_or_stops(
+    write_protocol: WriteProtocol, out: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SONOBENCH_WEIGHTS", str(tmp_path))
+    encoders = ["resnet50", "random:timm:test_vit"]
+    run = sonobench.run(write_protocol(encoders=encoders), out)
+    assert "resnet50" not in set(run.results["encoder"])
+    skipped = json.loads((out / "manifest.json").read_text())["skipped"]
+    assert [entry["encoder"] for entry in skipped] == ["resnet50"]
+    assert "resnet50.a1_in1k.safetensors" in skipped[0]["reason"]
+    stop = write_protocol(encoders=encoders, missing_weights="stop")
+    refused(stop, out, EncoderError, "resnet50: weights are not here")
+
+
+def test_a_full_disk_leaves_the_store_whole(
+    write_protocol: WriteProtocol, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = write_protocol()
+    sync, calls = os.fsync, 0
+
+    def full_after_some(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 12:
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr("os.fsync", full_after_some)
+    with pytest.raises((OSError, StoreError, DatasetError), match="No space left|no room"):
+        sonobench.run(protocol, out)
+    monkeypatch.undo()
+    monkeypatch.delenv("SONOBENCH_DATA", raising=False)
+    sonobench.run(protocol, out)
+    assert (out / "results.csv").is_file()
+
+
+def test_a_folder_with_another_benchmark_is_refused(
+    write_protocol: WriteProtocol, out: Path
+) -> None:
+    sonobench.run(write_protocol(), out)
+    other = write_protocol(name="other")
+    refused(other, out, ProtocolError, "holds a run of protocol 'tiny'.*choose another folder")
+
+
+# ── a new person's own encoder, features and data ────────────────────────────────────────────────
+
+
+def test_a_timm_encoder_is_one_line(
+    write_protocol: WriteProtocol, hospitals: Path, out: Path
+) -> None:
+    import timm  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_vit").state_dict(), hospitals / "mine.pth")
+    protocol = write_protocol(encoders=[{"name": "timm:test_vit", "checkpoint": "mine.pth"}])
+    run = sonobench.run(protocol, out)
+    assert macro_f1(run, encoder="timm:test_vit", evaluation="in_domain") > 0
+    certificate = json.loads(
+        (out / "diagnostics" / "certificates" / "timm_test_vit.json").read_text()
+    )
+    assert certificate["random_looking"]
+
+
+FACTORY = """
+import torch
+from torch import nn
+from sonobench.encoders import EncoderCard, Preprocess
+from sonobench.images import Geometry
+
+def build():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 5, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten())
+    return network, EncoderCard("mine", Preprocess(Geometry("squash", 64)), dimension=128)
+"""
+
+
+def test_an_own_network_is_a_python_factory(
+    write_protocol: WriteProtocol, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_encoder.py").write_text(FACTORY)
+    monkeypatch.syspath_prepend(tmp_path)
+    run = sonobench.run(write_protocol(encoders=[{"python": "my_encoder:build"}]), out)
+    assert macro_f1(run, encoder="my_encoder:build", evaluation="in_domain") > 0.5
+
+
+@pytest.mark.parametrize("factory", ["nowhere:build", "my_encoder:absent", "json:dumps"])
+def test_a_factory_that_does_not_work_is_refused(
+    write_protocol: WriteProtocol, out: Path, factory: str
+) -> None:
+    refused(write_protocol(encoders=[{"python": factory}]), out, EncoderError, "python: ")
+
+
+def test_features_computed_elsewhere_are_one_file(
+    write_protocol: WriteProtocol, hospitals: Path, out: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        {"image_id": f"{cohort}/{path}", "features": rng.standard_normal(6) + 3 * np.eye(6)[n]}
+        for cohort in ("home", "abroad")
+        for path, n in zip(
+            edit(hospitals, cohort)["path"],
+            pd.Index(CLASSES).get_indexer(edit(hospitals, cohort)["label"]),
+            strict=True,
+        )
+    ]
+    # In an order of their own: they are found by image_id.
+    pd.DataFrame(rows).sample(frac=1, random_state=0).to_parquet(hospitals / "mine.parquet")
+    protocol = write_protocol(encoders=[{"embeddings": "mine.parquet", "label": "mine"}])
+    run = sonobench.run(protocol, out)
+    assert macro_f1(run, encoder="mine", evaluation="in_domain") > 0.8
+    encoders = json.loads((out / "manifest.json").read_text())["encoders"]
+    assert [e["verified"] for e in encoders if e["label"] == "mine"] == [False]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.iloc[1:], r"no features for 1 of 42 images; first: 'home/images/"),
+        (lambda t: pd.concat([t, t.iloc[:1]]), "stands there twice"),
+        (lambda t: t.drop(columns="features"), "expected Parquet with the columns image_id and"),
+        (lambda t: t.assign(features=[np.full(2, np.nan)] * len(t)), "are not finite"),
+    ],
+)
+def test_features_that_do_not_fit_fail_alone(  # type: ignore[no-untyped-def]
+    write_protocol: WriteProtocol, hospitals: Path, out: Path, change, message: str
+) -> None:
+    ids = [f"{c}/{path}" for c in ("home", "abroad") for path in edit(hospitals, c)["path"]]
+    table = pd.DataFrame({"image_id": ids, "features": [np.ones(2)] * len(ids)})
+    change(table).to_parquet(hospitals / "mine.parquet")
+    protocol = write_protocol(encoders=[{"embeddings": "mine.parquet", "label": "mine"}])
+    run = sonobench.run(protocol, out)
+    assert any(
+        message.split(";", maxsplit=1)[0].split("r'", maxsplit=1)[0][:20] in f.error
+        for f in run.failures
+    )
+    # The others are in the table all the same.
+    assert set(run.results["encoder"]) == {"none", "pixel_stats"}
