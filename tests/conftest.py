@@ -7,16 +7,11 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 import yaml
-from PIL import Image
-
-CLASSES = ("abdomen", "brain", "femur")
+from hospitals import CLASSES, WriteProtocol, write_hospital
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,35 +36,6 @@ def real_data() -> Path:
     return Path(os.environ["SONOBENCH_DATA"])
 
 
-def write_hospital(
-    folder: Path,
-    *,
-    patients: int = 10,
-    classes: tuple[str, ...] = CLASSES,
-    sites: tuple[str, ...] = ("north",),
-    published_split: bool = True,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """One image a patient and class: a bright bar whose position is the class, on speckle."""
-    rng = np.random.default_rng(seed)
-    (folder / "images").mkdir(parents=True)
-    rows = []
-    for patient in range(patients):
-        site = sites[patient % len(sites)]
-        for position, label in enumerate(classes):
-            pixels = rng.rayleigh(30, (40, 48))
-            pixels[6 + 10 * position : 12 + 10 * position] += rng.uniform(20, 120)
-            path = f"images/{patient:03d}_{rng.integers(10**6):06d}.png"
-            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(folder / path)
-            row = {"path": path, "label": label, "patient_id": f"p{patient:03d}", "site": site}
-            if published_split:
-                row["split"] = "test" if patient % 3 == 2 else "train"
-            rows.append(row)
-    manifest = pd.DataFrame(rows)
-    manifest.to_csv(folder / "manifest.csv", index=False)
-    return manifest
-
-
 @pytest.fixture
 def hospitals(tmp_path: Path) -> Path:
     """A data root with `home` (10 patients, published split) and `abroad` (two sites)."""
@@ -84,9 +50,6 @@ def hospitals(tmp_path: Path) -> Path:
         seed=1,
     )
     return root
-
-
-WriteProtocol = Callable[..., Path]
 
 
 @pytest.fixture

@@ -3,17 +3,19 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CLASSES, WriteProtocol
+from hospitals import CLASSES, WriteProtocol
 
 import sonobench
 from sonobench.benchmark import report
@@ -34,6 +36,10 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
+# In this process: starting workers costs more than these tiny tasks.
+run_tiny = partial(sonobench.run, workers=1)
+
+
 def macro_f1(run: sonobench.Run, **where: str) -> float:
     chosen = run.results
     where = {"label_space": "open", "images": "all", "metric": "macro_f1"} | where
@@ -52,7 +58,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def test_a_run_leaves_every_table_of_the_design(write_protocol: WriteProtocol, out: Path) -> None:
-    sonobench.run(write_protocol(), out)
+    run_tiny(write_protocol(), out)
     samples = read_table(out / "samples.parquet", SAMPLES)
     assert samples.groupby("dataset").size().to_dict() == {"home": 30, "abroad": 12}
     splits = read_table(out / "splits.parquet", SPLITS)
@@ -71,17 +77,17 @@ def test_a_run_leaves_every_table_of_the_design(write_protocol: WriteProtocol, o
 def test_the_resolved_protocol_carries_its_hash_and_runs_again(
     write_protocol: WriteProtocol, out: Path, tmp_path: Path, hospitals: Path
 ) -> None:
-    sonobench.run(write_protocol(), out)
+    run_tiny(write_protocol(), out)
     resolved = load_protocol(out / "protocol.yaml")
     assert f"# sha256: {protocol_hash(resolved)}" in (out / "protocol.yaml").read_text()
-    sonobench.run(out / "protocol.yaml", tmp_path / "again", data_root=hospitals)
+    run_tiny(out / "protocol.yaml", tmp_path / "again", data_root=hospitals)
     assert hashes(tmp_path / "again") == hashes(out)
 
 
 def test_a_bright_bar_is_found_and_the_majority_class_is_not_enough(
     write_protocol: WriteProtocol, out: Path
 ) -> None:
-    run = sonobench.run(write_protocol(), out)
+    run = run_tiny(write_protocol(), out)
     probed = macro_f1(run, encoder="pixel_stats", evaluation="in_domain")
     majority = macro_f1(run, adaptation="majority_class", evaluation="in_domain")
     assert probed > majority + 0.3
@@ -92,7 +98,7 @@ def test_a_bright_bar_is_found_and_the_majority_class_is_not_enough(
 def test_an_open_label_space_is_never_easier_than_a_closed_one(
     write_protocol: WriteProtocol, out: Path
 ) -> None:
-    run = sonobench.run(write_protocol(), out)
+    run = run_tiny(write_protocol(), out)
     where = {"encoder": "pixel_stats", "evaluation": "abroad", "metric": "accuracy"}
     assert macro_f1(run, **where) <= macro_f1(run, label_space="closed", **where)
 
@@ -100,14 +106,14 @@ def test_an_open_label_space_is_never_easier_than_a_closed_one(
 def test_cross_validation_tests_every_home_image_once(
     write_protocol: WriteProtocol, out: Path
 ) -> None:
-    sonobench.run(write_protocol(split={"scheme": "cross_validation", "folds": 3}), out)
+    run_tiny(write_protocol(split={"scheme": "cross_validation", "folds": 3}), out)
     predictions = pd.read_parquet(out / "predictions" / "pixel_stats__linear_probe.parquet")
     tested = predictions.loc[predictions["role"] == "test", "image_id"]
     assert len(tested) == tested.nunique() == 30
 
 
 def test_random_twins_run_once_a_seed(write_protocol: WriteProtocol, out: Path) -> None:
-    run = sonobench.run(write_protocol(encoders=["random:timm:test_vit"], seeds=[0, 1]), out)
+    run = run_tiny(write_protocol(encoders=["random:timm:test_vit"], seeds=[0, 1]), out)
     predictions = pd.read_parquet(
         out / "predictions" / "random_timm_test_vit__linear_probe.parquet"
     )
@@ -120,7 +126,7 @@ def test_one_encoder_under_two_labels_is_one_work_and_two_rows(
     write_protocol: WriteProtocol, out: Path
 ) -> None:
     twice = ["pixel_stats", {"name": "pixel_stats", "label": "again"}]
-    run = sonobench.run(write_protocol(encoders=twice), out)
+    run = run_tiny(write_protocol(encoders=twice), out)
     one, two = (
         macro_f1(run, encoder=label, evaluation="abroad") for label in ("pixel_stats", "again")
     )
@@ -131,7 +137,7 @@ def test_one_encoder_under_two_labels_is_one_work_and_two_rows(
 def test_the_report_comes_from_the_folder_alone(
     write_protocol: WriteProtocol, out: Path, tmp_path: Path
 ) -> None:
-    sonobench.run(write_protocol(), out, store=tmp_path / "store")
+    run_tiny(write_protocol(), out, store=tmp_path / "store")
     before = {name: (out / name).read_bytes() for name in ("results.csv", "report.html")}
     copy = tmp_path / "copy"
     out.rename(copy)
@@ -142,7 +148,7 @@ def test_the_report_comes_from_the_folder_alone(
 
 
 def test_pictures_can_be_left_out(write_protocol: WriteProtocol, out: Path) -> None:
-    sonobench.run(write_protocol(), out, images=False)
+    run_tiny(write_protocol(), out, images=False)
     assert not (out / "diagnostics" / "thumbnails").exists()
 
 
@@ -157,9 +163,9 @@ def test_a_second_run_computes_nothing_and_gives_the_same_bytes(
     write_protocol: WriteProtocol, out: Path
 ) -> None:
     protocol = write_protocol(encoders=["random:timm:test_vit"])
-    sonobench.run(protocol, out)
+    run_tiny(protocol, out)
     first, made = hashes(out), artefacts(out / "store")
-    sonobench.run(protocol, out)
+    run_tiny(protocol, out)
     assert hashes(out) == first
     assert artefacts(out / "store") == made
 
@@ -169,28 +175,26 @@ def test_runs_in_different_folders_give_the_same_bytes(
 ) -> None:
     protocol = write_protocol(encoders=["random:timm:test_vit"])
     for name in ("one", "two"):
-        sonobench.run(protocol, tmp_path / name)
+        run_tiny(protocol, tmp_path / name)
     assert hashes(tmp_path / "one") == hashes(tmp_path / "two")
 
 
 def test_a_further_encoder_leaves_what_was_made_alone(
     write_protocol: WriteProtocol, out: Path
 ) -> None:
-    sonobench.run(write_protocol(), out)
+    run_tiny(write_protocol(), out)
     made = artefacts(out / "store")
-    sonobench.run(write_protocol(encoders=["pixel_stats", "random:timm:test_vit"]), out)
+    run_tiny(write_protocol(encoders=["pixel_stats", "random:timm:test_vit"]), out)
     assert artefacts(out / "store").items() >= made.items()
 
 
 def test_another_probe_setting_keeps_the_embeddings(
     write_protocol: WriteProtocol, out: Path
 ) -> None:
-    sonobench.run(write_protocol(), out)
-    embedded = artefacts(out / "store" / "..").keys()
+    run_tiny(write_protocol(), out)
     before = {f for f in artefacts(out / "store") if "embed" in f.parts}
-    sonobench.run(write_protocol(adaptations={"linear_probe": {"selection": "macro_f1"}}), out)
+    run_tiny(write_protocol(adaptations={"linear_probe": {"selection": "macro_f1"}}), out)
     assert {f for f in artefacts(out / "store") if "embed" in f.parts} == before
-    assert embedded is not None
 
 
 def command(protocol: Path, out: Path) -> list[str]:
@@ -208,7 +212,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(
     write_protocol: WriteProtocol, tmp_path: Path
 ) -> None:
     protocol = write_protocol(encoders=["random:timm:test_vit", "random:timm:test_convnext"])
-    sonobench.run(protocol, tmp_path / "undisturbed")
+    run_tiny(protocol, tmp_path / "undisturbed")
     killed = tmp_path / "killed"
     for artefact in ("pack", "embed", "linear_probe"):
         process = subprocess.Popen(
@@ -223,7 +227,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    sonobench.run(protocol, killed)
+    run_tiny(protocol, killed)
     assert hashes(killed) == hashes(tmp_path / "undisturbed")
 
 
@@ -232,7 +236,7 @@ def test_two_processes_on_one_run_do_not_harm_each_other(
     write_protocol: WriteProtocol, tmp_path: Path
 ) -> None:
     protocol = write_protocol(encoders=["random:timm:test_vit"])
-    sonobench.run(protocol, tmp_path / "alone")
+    run_tiny(protocol, tmp_path / "alone")
     shared = tmp_path / "shared"
     processes = [subprocess.Popen(command(protocol, shared)) for _ in range(2)]
     assert [process.wait(timeout=240) for process in processes] == [0, 0]
@@ -252,7 +256,7 @@ def save(frame: pd.DataFrame, hospitals: Path, cohort: str = "home") -> None:
 
 def refused(protocol: Path, out: Path, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        sonobench.run(protocol, out)
+        run_tiny(protocol, out)
 
 
 def test_a_missing_column(write_protocol: WriteProtocol, hospitals: Path, out: Path) -> None:
@@ -308,7 +312,7 @@ def test_an_unreadable_image_stops_with_its_row_or_is_left_out(
     else:
         file.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"text")
     refused(write_protocol(), out, DatasetError, rf"row 7: .*{file.name}: {reason}.*\n.*leave_out")
-    sonobench.run(write_protocol(unreadable="leave_out"), out)
+    run_tiny(write_protocol(unreadable="leave_out"), out)
     assert len(read_table(out / "samples.parquet", SAMPLES)) == 41
     left_out = json.loads((out / "audit.json").read_text())["left_out"]
     assert len(left_out) == 1
@@ -366,7 +370,7 @@ def test_an_encoder_without_weights_is_skipped_clearly_or_stops(
 ) -> None:
     monkeypatch.setenv("SONOBENCH_WEIGHTS", str(tmp_path))
     encoders = ["resnet50", "random:timm:test_vit"]
-    run = sonobench.run(write_protocol(encoders=encoders), out)
+    run = run_tiny(write_protocol(encoders=encoders), out)
     assert "resnet50" not in set(run.results["encoder"])
     skipped = json.loads((out / "manifest.json").read_text())["skipped"]
     assert [entry["encoder"] for entry in skipped] == ["resnet50"]
@@ -389,18 +393,18 @@ def test_a_full_disk_leaves_the_store_whole(
         sync(descriptor)
 
     monkeypatch.setattr("os.fsync", full_after_some)
-    with pytest.raises((OSError, StoreError, DatasetError), match="No space left|no room"):
-        sonobench.run(protocol, out)
+    with pytest.raises((OSError, StoreError, DatasetError), match=r"No space left|no room"):
+        run_tiny(protocol, out)
     monkeypatch.undo()
     monkeypatch.delenv("SONOBENCH_DATA", raising=False)
-    sonobench.run(protocol, out)
+    run_tiny(protocol, out)
     assert (out / "results.csv").is_file()
 
 
 def test_a_folder_with_another_benchmark_is_refused(
     write_protocol: WriteProtocol, out: Path
 ) -> None:
-    sonobench.run(write_protocol(), out)
+    run_tiny(write_protocol(), out)
     other = write_protocol(name="other")
     refused(other, out, ProtocolError, "holds a run of protocol 'tiny'.*choose another folder")
 
@@ -416,7 +420,7 @@ def test_a_timm_encoder_is_one_line(
     torch.manual_seed(0)
     torch.save(timm.create_model("test_vit").state_dict(), hospitals / "mine.pth")
     protocol = write_protocol(encoders=[{"name": "timm:test_vit", "checkpoint": "mine.pth"}])
-    run = sonobench.run(protocol, out)
+    run = run_tiny(protocol, out)
     assert macro_f1(run, encoder="timm:test_vit", evaluation="in_domain") > 0
     certificate = json.loads(
         (out / "diagnostics" / "certificates" / "timm_test_vit.json").read_text()
@@ -442,7 +446,7 @@ def test_an_own_network_is_a_python_factory(
 ) -> None:
     (tmp_path / "my_encoder.py").write_text(FACTORY)
     monkeypatch.syspath_prepend(tmp_path)
-    run = sonobench.run(write_protocol(encoders=[{"python": "my_encoder:build"}]), out)
+    run = run_tiny(write_protocol(encoders=[{"python": "my_encoder:build"}]), out)
     assert macro_f1(run, encoder="my_encoder:build", evaluation="in_domain") > 0.5
 
 
@@ -469,7 +473,7 @@ def test_features_computed_elsewhere_are_one_file(
     # In an order of their own: they are found by image_id.
     pd.DataFrame(rows).sample(frac=1, random_state=0).to_parquet(hospitals / "mine.parquet")
     protocol = write_protocol(encoders=[{"embeddings": "mine.parquet", "label": "mine"}])
-    run = sonobench.run(protocol, out)
+    run = run_tiny(protocol, out)
     assert macro_f1(run, encoder="mine", evaluation="in_domain") > 0.8
     encoders = json.loads((out / "manifest.json").read_text())["encoders"]
     assert [e["verified"] for e in encoders if e["label"] == "mine"] == [False]
@@ -491,10 +495,7 @@ def test_features_that_do_not_fit_fail_alone(  # type: ignore[no-untyped-def]
     table = pd.DataFrame({"image_id": ids, "features": [np.ones(2)] * len(ids)})
     change(table).to_parquet(hospitals / "mine.parquet")
     protocol = write_protocol(encoders=[{"embeddings": "mine.parquet", "label": "mine"}])
-    run = sonobench.run(protocol, out)
-    assert any(
-        message.split(";", maxsplit=1)[0].split("r'", maxsplit=1)[0][:20] in f.error
-        for f in run.failures
-    )
+    run = run_tiny(protocol, out)
+    assert re.search(message, run.failures[0].error)
     # The others are in the table all the same.
     assert set(run.results["encoder"]) == {"none", "pixel_stats"}

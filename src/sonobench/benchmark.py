@@ -115,6 +115,7 @@ def run(
     store: str | Path | None = None,
     device: str = "auto",
     overrides: Sequence[str] = (),
+    workers: int | None = None,
     images: bool = True,
 ) -> Run:
     """Run a benchmark, or go on with one; what the store has is not computed again.
@@ -128,24 +129,26 @@ def run(
         device: `cpu` or `cuda`; `auto` takes CUDA where there is a device. Fixed in the run's
             protocol before it is hashed, as it can change results.
         overrides: `KEY=VALUE` of single protocol values, dotted.
+        workers: tasks at a time; as many as the cores allow if None. It changes no result.
         images: whether pictures of the images are left in the run's folder.
 
     Raises:
         ProtocolError, DatasetError, EncoderError: what is wrong, where, and what to do.
     """
-    plan = Plan.make(protocol, out, data_root, store, device, overrides)
+    plan = Plan.make(protocol, out, data_root, store, device, overrides, workers)
     with plan.opened(), log_to_console(), log_to(plan.out / "log.txt"):
         return plan.execute(images)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is about to happen: its protocol, resolved, and its places."""
+    """A run that is about to happen: its protocol, resolved, its places and its workers."""
 
     protocol: Protocol
     out: Path
     data_root: Path
     store_root: Path
+    workers: int
 
     @classmethod
     def make(
@@ -156,6 +159,7 @@ class Plan:
         store: str | Path | None,
         device: str,
         overrides: Sequence[str],
+        workers: int | None = None,
     ) -> "Plan":
         """Resolve names and defaults; the arguments are those of `run`."""
         home = Path.cwd()
@@ -173,6 +177,7 @@ class Plan:
             folder,
             Path(data_root or os.environ.get("SONOBENCH_DATA") or home),
             Path(store or os.environ.get("SONOBENCH_STORE") or folder / "store"),
+            workers or _workers(protocol),
         )
 
     @contextmanager
@@ -200,7 +205,7 @@ class Plan:
 
         store = Store(self.store_root)
         # Decoding fills all cores with threads of its own, one cohort after the other.
-        alone, engine = LocalEngine(store, 1), LocalEngine(store, _workers(protocol))
+        alone, engine = LocalEngine(store, 1), LocalEngine(store, self.workers)
         with clock.stage("preparation"):
             members, skipped = find_encoders(protocol, self.data_root)
             cohorts = find_cohorts(protocol, self.data_root, alone, store)
@@ -282,7 +287,7 @@ class Plan:
                         steps.pack_task(data.files[name].hashes, spec.card.preprocess.geometry),
                         certificate.tasks[0],
                         numerics,
-                        shares=_workers(protocol),
+                        shares=self.workers,
                     )
                     jobs += embedding
                     tasks += embedded

@@ -111,6 +111,10 @@ def _decode(
         )
 
 
+def _named(spec: EncoderSpec) -> str:
+    return f"{spec.label} seed {spec.seed}" if spec.seed else spec.label
+
+
 # The encoder that this process opened last: certificate and embeddings come one after the other.
 _last_opened: dict[str, tuple[Encoder, KeyTable | None]] = {}
 
@@ -138,7 +142,7 @@ def certificate_job(spec: EncoderSpec, numerics: Numerics) -> Job:
     task = Task(
         "certificate", 1, {"encoder": spec.identity, "numerics": numerics.model_dump(mode="json")}
     )
-    return Job(f"admit {spec.label}", (task,), partial(_certify, spec, numerics), unit="encoders")
+    return Job(f"admit {_named(spec)}", (task,), partial(_certify, spec, numerics), unit="encoders")
 
 
 def _certify(
@@ -192,7 +196,7 @@ def embed_jobs(
         )
         for start in range(0, len(pixels), _CHUNK)
     ]
-    name = f"embed {spec.label}" + (f" seed {spec.seed}" if spec.seed else "") + f" · {cohort}"
+    name = f"embed {_named(spec)} · {cohort}"
     shares = min(shares, len(chunks))
     jobs = []
     for share, part in enumerate(np.array_split(np.arange(len(chunks)), shares)):

@@ -54,6 +54,10 @@ StoreFolder = Annotated[
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where networks run.")
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Tasks at a time; by default as the cores allow."),
+]
 Images = Annotated[
     bool, typer.Option("--images/--no-images", help="Leave pictures in the run's folder.")
 ]
@@ -61,11 +65,17 @@ Images = Annotated[
 
 @app.command()
 def demo(
-    out: Out = None, store: StoreFolder = None, device: Device = "auto", images: Images = True
+    out: Out = None,
+    store: StoreFolder = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    images: Images = True,
 ) -> None:
     """Two synthetic hospitals and shipped weights: a first report, with nothing to download."""
     with _user_errors():
-        _show(benchmark.run("demo", out, store=store, device=device, images=images))
+        _show(
+            benchmark.run("demo", out, store=store, device=device, workers=workers, images=images)
+        )
 
 
 @app.command()
@@ -82,6 +92,7 @@ def run(
     dry: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and how long it would take.")
     ] = False,
+    workers: Workers = None,
     images: Images = True,
 ) -> None:
     """Run a benchmark, or go on with one that was stopped."""
@@ -99,6 +110,7 @@ def run(
                 store=store,
                 device=device,
                 overrides=overrides,
+                workers=workers,
                 images=images,
             )
         )

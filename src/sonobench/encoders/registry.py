@@ -2,19 +2,30 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from sonobench.encoders import controls, efficientnet_lite0, timm_models
+from sonobench.encoders import (
+    biomedclip,
+    controls,
+    dinov3,
+    efficientnet_lite0,
+    fetalclip,
+    mobilefetalclip,
+    mofo,
+    open_clip_models,
+    timm_models,
+    ultrasam,
+    usf_mae,
+    usfm,
+)
+from sonobench.encoders.architecture import Architecture
 from sonobench.encoders.card import EncoderCard
 from sonobench.encoders.checkpoint import (
-    KeyMap,
     KeyTable,
     file_sha256,
     load_strictly,
@@ -27,13 +38,21 @@ from sonobench.protocol import EncoderEntry
 from sonobench.protocol.schema import unknown_key
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """How an encoder is built: its card, the bare network, and the names in its official file."""
-
-    card: EncoderCard
-    build: Callable[[], nn.Module]
-    key_map: KeyMap | None
+# One module a family, in the order in which they are listed.
+_FAMILIES = (
+    usfm,
+    mofo,
+    ultrasam,
+    fetalclip,
+    mobilefetalclip,
+    usf_mae,
+    biomedclip,
+    dinov3,
+    timm_models,
+    efficientnet_lite0,
+    controls,
+)
+_LIBRARIES = {"timm": timm_models.architecture, "open_clip": open_clip_models.architecture}
 
 
 @dataclass(frozen=True)
@@ -59,28 +78,34 @@ class EncoderSpec:
 
 def catalogue() -> dict[str, Architecture]:
     """Encoders known by name."""
-    known = {card.name: _timm(card, timm_models.model_of(card.name)) for card in timm_models.CARDS}
-    known["efficientnet_lite0"] = Architecture(
-        efficientnet_lite0.CARD, efficientnet_lite0.build, efficientnet_lite0.rename
-    )
-    known["pixel_stats"] = Architecture(controls.PIXEL_STATS, controls.PixelStats, None)
-    return known
+    return {made.card.name: made for family in _FAMILIES for made in family.ARCHITECTURES}
 
 
-def architecture(name: str) -> Architecture:
-    """Architecture by catalogue name or `timm:MODEL`.
+def architecture(name: str, feature: str | None = None) -> Architecture:
+    """Architecture by catalogue name, `timm:MODEL` or `open_clip:MODEL[:TAG]`.
+
+    Args:
+        name: of the encoder, without `random:`.
+        feature: one of its alternatives; None for the official one.
 
     Raises:
         EncoderError: unknown, with the nearest known name.
     """
-    if name.startswith("timm:"):
-        model = timm_models.model_of(name)
-        return _timm(timm_models.card_of(model), model)
-    known = catalogue()
-    if name not in known:
-        message = unknown_key(name, list(known)).replace("key", "encoder", 1)
-        raise EncoderError(f"{message}, timm:NAME, random:NAME")
-    return known[name]
+    library, _, model = name.partition(":")
+    if model and library in _LIBRARIES:
+        made = _LIBRARIES[library](model)
+    else:
+        known = catalogue()
+        if name not in known:
+            message = unknown_key(name, list(known)).replace("key", "encoder", 1)
+            raise EncoderError(f"{message}, timm:NAME, open_clip:NAME, random:NAME")
+        made = known[name]
+    if feature is None:
+        return made
+    if feature not in made.alternatives:
+        others = ", ".join(made.alternatives) or "none besides its own"
+        raise EncoderError(f"{name}: unknown feature '{feature}'; it has: {others}")
+    return made.alternatives[feature]
 
 
 def resolve(entry: EncoderEntry, seed: int, data_root: Path) -> EncoderSpec:
@@ -93,7 +118,8 @@ def resolve(entry: EncoderEntry, seed: int, data_root: Path) -> EncoderSpec:
 
     Raises:
         WeightsMissing: its weights are not at hand.
-        EncoderError: unknown name, or a factory that does not work.
+        EncoderError: unknown name or feature, a size that does not fit, or a factory that does not
+            work.
     """
     if entry.python is not None:
         network, card = _call_factory(entry.python)
@@ -105,7 +131,11 @@ def resolve(entry: EncoderEntry, seed: int, data_root: Path) -> EncoderSpec:
         return _spec(entry, card, None, None, weights)
     assert entry.name is not None
     random = entry.name.startswith("random:")
-    built = architecture(entry.name.removeprefix("random:"))
+    built = architecture(entry.name.removeprefix("random:"), entry.feature)
+    if entry.size is not None and entry.size not in built.sizes:
+        sizes = built.sizes
+        expected = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}, {sizes[1]} … {sizes[-1]}"
+        raise EncoderError(f"{entry.label}: size {entry.size} does not fit, expected {expected}")
     if random:
         if built.card.control:
             raise EncoderError(f"{entry.name}: a control has no weights, so no random twin")
@@ -131,19 +161,20 @@ def open_encoder(spec: EncoderSpec, device: str) -> tuple[Encoder, KeyTable | No
     if spec.entry.python is not None:
         network, _ = _call_factory(spec.entry.python)
         return Encoder(network, spec.card, device), None
-    built = architecture(str(spec.entry.name).removeprefix("random:"))
+    built = architecture(str(spec.entry.name).removeprefix("random:"), spec.entry.feature)
+    table = None
     if spec.checkpoint is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed or 0)
-            return Encoder(built.build(), spec.card, device), None
-    network = built.build()
-    assert built.key_map is not None
-    table = load_strictly(network, read_checkpoint(spec.checkpoint), built.key_map)
+            network = built.build()
+    else:
+        network = built.build()
+        assert built.key_map is not None
+        tensors = built.prepare(read_checkpoint(spec.checkpoint))
+        table = load_strictly(network, tensors, built.key_map)
+    size = spec.card.preprocess.geometry.size
+    built.set_size(network, size)
     return Encoder(network, spec.card, device), table
-
-
-def _timm(card: EncoderCard, model: str) -> Architecture:
-    return Architecture(card, partial(timm_models.build, model), timm_models.key_map(model))
 
 
 def _spec(
@@ -175,7 +206,11 @@ def _call_factory(path: str) -> tuple[nn.Module, EncoderCard]:
             f"python: {path}: expected package.module:factory that can be imported from the "
             f"working directory or the environment ({error})"
         ) from None
-    made = factory()
+    try:
+        made = factory()
+    # It is the user's code: whatever it raises, the message names it and carries the cause.
+    except Exception as error:
+        raise EncoderError(f"python: {path}: the factory failed ({error!r})") from error
     match made:
         case (nn.Module() as network, EncoderCard() as card):
             return network, card

@@ -13,9 +13,10 @@ from sonobench.evaluation.bootstrap import (
 )
 from sonobench.evaluation.evaluate import Evaluation, evaluate
 from sonobench.evaluation.jackknife import jackknife_standard_error, logit_interval
-from sonobench.evaluation.settings import EvaluationSettings
+from sonobench.evaluation.settings import IN_DOMAIN, EvaluationSettings
 
 __all__ = [
+    "IN_DOMAIN",
     "Draws",
     "Evaluation",
     "EvaluationSettings",

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sonobench.evaluation import IN_DOMAIN
 from sonobench.report.run_folder import RunFolder
-from sonobench.report.scores import IN_DOMAIN, MAIN, Model, Score, Scores, evaluation_title
+from sonobench.report.scores import MAIN, Model, Score, Scores, evaluation_title
 from sonobench.report.tables import number, percent
 
 

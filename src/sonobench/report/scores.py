@@ -6,7 +6,7 @@ from typing import NamedTuple, Self
 
 import pandas as pd
 
-IN_DOMAIN = "in_domain"
+from sonobench.evaluation import IN_DOMAIN
 
 
 class Model(NamedTuple):
