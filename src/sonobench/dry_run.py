@@ -76,7 +76,7 @@ def dry_run(plan: Plan, console: Console) -> None:
             )
     console.print(table)
     for entry in skipped:
-        console.print(f"skipped {entry.label}: {entry.reason}", markup=False, soft_wrap=True)
+        console.print(f"skipped: {entry.reason}", markup=False, soft_wrap=True)
     for message in left_out:
         console.print(f"left out {message}", markup=False, soft_wrap=True)
     console.print("Linear probes take seconds to minutes each and are not in the estimate.")

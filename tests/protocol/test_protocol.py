@@ -13,6 +13,7 @@ from sonobench.protocol import (
     safe_name,
     shipped_protocols,
 )
+from sonobench.protocol.document import protocol_markdown
 
 SOURCE = {"loader": "fetal_planes_db"}
 
@@ -176,3 +177,10 @@ def test_an_encoder_is_labelled_by_what_it_is_unless_a_label_is_given() -> None:
 
 def test_a_label_becomes_a_file_name() -> None:
     assert safe_name("random:timm:a/b c") == "random_timm_a_b_c"
+
+
+def test_the_document_is_that_of_the_schema() -> None:
+    written = Path("docs/protocol.md").read_text(encoding="utf-8")
+    assert written == protocol_markdown(), (
+        "python -m sonobench.protocol.document > docs/protocol.md"
+    )

@@ -119,6 +119,11 @@ class EncoderEntry(_Section):
     checkpoint: str | None = Field(
         default=None, description="Weights file to load in place of the encoder's own."
     )
+    feature: str | None = Field(
+        default=None,
+        description="Another feature than the encoder's official one (usfm: token); `sonobench "
+        "models show NAME` lists them.",
+    )
     label: str = Field(default="", description="Name in tables; made of the above if not given.")
     geometry: Literal["squash", "pad_square", "longest_side_pad"] | None = Field(
         default=None, description="How an image becomes square; the card's own if not given."
