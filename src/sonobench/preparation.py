@@ -127,7 +127,8 @@ def find_cohorts(
     """
     datasets = (protocol.source, *protocol.external)
     phantoms = {d.seed: steps.phantom_job(d.seed) for d in datasets if d.loader == "phantom"}
-    stop_on_failure(engine, list(phantoms.values()))
+    if phantoms:
+        stop_on_failure(engine, list(phantoms.values()))
     cohorts = []
     for dataset in datasets:
         phantom = None
