@@ -59,13 +59,17 @@ def digest(values: Iterable[object]) -> str:
 def phantom_job(seed: int) -> Job:
     """Both synthetic hospitals, as manifests with images."""
     task = Task("phantom", 1, {"seed": seed})
-    return Job("draw synthetic images", (task,), _write_phantom, total=1, unit="cohorts")
+    return Job("draw synthetic images", (task,), _write_phantom, unit="phantoms")
 
 
 def _write_phantom(tasks: Sequence[Task], store: Store, progress: Progress) -> None:
     for task in tasks:
         with store.write(task) as folder:
-            write_phantom(folder, seed=int(str(task.settings["seed"])))
+            write_phantom(
+                folder,
+                seed=int(str(task.settings["seed"])),
+                progress=lambda done, total: progress.note(f"{done} of {total} images"),
+            )
         progress.advance()
 
 
