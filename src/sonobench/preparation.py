@@ -30,7 +30,7 @@ from sonobench.encoders import (
     file_sha256,
     resolve,
 )
-from sonobench.engine import LocalEngine, Store
+from sonobench.engine import Job, LocalEngine, Store
 from sonobench.images import Geometry, read_index
 from sonobench.protocol import EncoderEntry, Protocol
 from sonobench.tables import SAMPLES, SPLITS, check
@@ -219,7 +219,7 @@ def decode_and_divide(
     return Data(samples, splits, findings, files, positions)
 
 
-def stop_on_failure(engine: LocalEngine, jobs: Sequence[steps.Job]) -> None:
+def stop_on_failure(engine: LocalEngine, jobs: Sequence[Job]) -> None:
     """Run jobs without which nothing can follow.
 
     Raises:

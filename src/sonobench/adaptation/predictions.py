@@ -31,7 +31,7 @@ def role_matrix(samples: pd.DataFrame, splits: pd.DataFrame) -> npt.NDArray[np.o
 
 def label_indices(samples: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
     """Position of each sample's label among `classes`, (N,)."""
-    return pd.Index(classes).get_indexer(samples["label"]).astype(np.int64)
+    return pd.Index(classes).get_indexer(pd.Index(samples["label"])).astype(np.int64)
 
 
 def prediction_rows(
@@ -50,4 +50,6 @@ def prediction_rows(
     """
     shown = np.isin(roles[fold].astype(str), PREDICTED_ROLES)
     rows = samples.loc[shown, ["dataset", "image_id", "subject_id", "label"]]
-    return rows.assign(role=roles[fold][shown], fold=fold, logits=list(np.float32(logits[shown])))
+    return rows.assign(
+        role=roles[fold][shown], fold=fold, logits=[*logits[shown].astype(np.float32)]
+    )

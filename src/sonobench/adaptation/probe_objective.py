@@ -6,7 +6,7 @@ solution is found is the business of `probe_descent`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -21,17 +21,21 @@ class Evaluation:
     """What P problems, each a fold and a penalty, are worth at their weights.
 
     Attributes:
+        weights: (P, K, D) on the features as standardised by the problem's fold.
+        intercepts: (P, K) likewise.
         objective: (P,) mean cross-entropy over the training images plus λ/2 ‖W‖².
         gradient: (P, K, D) with respect to the weights.
         intercept_gradient: (P, K).
         certificate: (P,) largest absolute entry of the two gradients.
-        logits: (P, K, N) of all images, rounded to float32.
+        logits: (P, K, N) of all images.
         validation_nll: (P,) mean cross-entropy over the validation images.
         validation_macro_f1: (P,) mean over all K classes of the F1 score, which is zero for a class
             that is neither present nor predicted.
 
     """
 
+    weights: Tensor
+    intercepts: Tensor
     objective: Tensor
     gradient: Tensor
     intercept_gradient: Tensor
@@ -39,6 +43,15 @@ class Evaluation:
     logits: Tensor
     validation_nll: Tensor
     validation_macro_f1: Tensor
+
+    def select(self, index: Tensor) -> "Evaluation":
+        """Return a copy for some of the problems."""
+        return Evaluation(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def put(self, index: Tensor, other: "Evaluation") -> None:
+        """Overwrite some of the problems."""
+        for field in fields(self):
+            getattr(self, field.name)[index] = getattr(other, field.name)
 
 
 class ProbeObjective:
@@ -53,8 +66,11 @@ class ProbeObjective:
         n_classes: K.
 
     Attributes:
-        centre: (D,) mean over the images that some fold trains on.
-        spread: (D,) deviation over the same images, one for a constant feature.
+        features: (N, D) as they came.
+        targets: (K, N) float64, the one-hot labels.
+        train_weight: (F, N) float64, 1 / n_f for the fold's training images.
+        in_training: (N,) whether some fold trains on the image.
+        centre: (D,) mean over these images.
         offset: (F, D) mean over the fold's training images, minus `centre`.
         scale: (F, D) deviation over the fold's training images, one for a constant feature.
         dropped: (F, D) whether the feature is constant over the fold's training images.
@@ -67,29 +83,26 @@ class ProbeObjective:
         self.features = features
         self.targets = torch.nn.functional.one_hot(labels, n_classes).T.double().contiguous()
         self.train_weight = train.double() / train.sum(1, keepdim=True)
-        self.validation_weight = validation.double() / validation.sum(1, keepdim=True)
+        self._validation_weight = validation.double() / validation.sum(1, keepdim=True)
         self.in_training = train.any(0)
         self._standardise()
 
     def _standardise(self) -> None:
         shared = self.in_training.double() / self.in_training.sum()
-        weight = torch.cat([shared[None], self.train_weight])
         self.centre = torch.zeros_like(self.features[0], dtype=torch.float64)
         self.centre = self._means(shared[None])[0]
-        offset = self._means(weight)
+        self.offset = self._means(self.train_weight)
         # A second pass, around each fold's own mean: mean square minus squared mean would lose the
         # deviation of a feature that hardly varies in a fold and elsewhere does.
-        variance = torch.zeros_like(offset)
+        variance = torch.zeros_like(self.offset)
         for rows, block in self.blocks():
-            for fold, mean in enumerate(offset):
-                variance[fold] += weight[fold, rows] @ (block - mean).square_()
+            for fold, mean in enumerate(self.offset):
+                variance[fold] += self.train_weight[fold, rows] @ (block - mean).square_()
         deviation = variance.sqrt()
-        # Constant means: does not vary by more than float32 rounds values of this size.
-        rounding = torch.finfo(torch.float32).eps * ((self.centre + offset).abs() + offset.abs())
-        constant = deviation <= rounding
-        deviation = torch.where(constant, 1.0, deviation)
-        self.spread, self.scale = deviation[0], deviation[1:]
-        self.offset, self.dropped = offset[1:], constant[1:]
+        # Constant means: varies by no more than float32 rounds values of this size.
+        size = (self.centre + self.offset).abs() + self.offset.abs()
+        self.dropped = deviation <= torch.finfo(torch.float32).eps * size
+        self.scale = deviation.masked_fill(self.dropped, 1.0)
 
     def _means(self, weight: Tensor) -> Tensor:
         """Return the weighted means, (W, D), of the features less `centre`; weight is (W, N)."""
@@ -119,13 +132,11 @@ class ProbeObjective:
         n_problems, n_classes, n_features = weights.shape
         on_centred, bias = self.on_centred(fold, weights, intercepts)
         on_centred = on_centred.reshape(-1, n_features)
-        train, validation = self.train_weight[fold], self.validation_weight[fold]
+        train, validation = self.train_weight[fold], self._validation_weight[fold]
         objective = penalty / 2 * weights.square().sum((1, 2))
         gradient = torch.zeros_like(on_centred)
         intercept_gradient = torch.zeros_like(intercepts)
-        all_logits = torch.empty(
-            n_problems, n_classes, len(self.features), dtype=torch.float32, device=weights.device
-        )
+        all_logits = weights.new_empty(n_problems, n_classes, len(self.features))
         nll = torch.zeros_like(objective)
         hits, predictions, occurrences = torch.zeros(
             3, n_problems, n_classes, dtype=weights.dtype, device=weights.device
@@ -154,6 +165,8 @@ class ProbeObjective:
         gradient = gradient / self.scale[fold, None] + penalty[:, None, None] * weights
         gradient.masked_fill_(self.dropped[fold, None], 0.0)
         return Evaluation(
+            weights,
+            intercepts,
             objective,
             gradient,
             intercept_gradient,

@@ -11,7 +11,8 @@ absolute entry of the gradient in double precision, says how near it is. scikit-
 1 / (λ n_f).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,10 +21,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sonobench.adaptation.probe_descent import Descent
+from sonobench.adaptation.probe_coordinates import RotatedFeatures
+from sonobench.adaptation.probe_descent import descend, extrapolated_length
 from sonobench.adaptation.probe_objective import Evaluation, ProbeObjective
 
-# Rounds of iterative refinement at most; one or two are what ill-conditioned features take.
+# Rounds of iterative refinement at most; ill-conditioned features take two or three.
 _ROUNDS = 20
 
 
@@ -64,15 +66,18 @@ class ProbePath:
     at_edge: npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class _Point:
-    """Where P problems stand: weights (P, K, D), intercepts (P, K), logits (P, K, N)."""
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Float32 products are float32, whatever the encoders before were allowed on CUDA."""
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = allowed
 
-    weights: Tensor
-    intercepts: Tensor
-    logits: Tensor
 
-
+@_without_tf32()
 def fit_path(
     features: npt.NDArray[np.float32],
     labels: npt.NDArray[np.integer],
@@ -104,17 +109,19 @@ def fit_path(
         device: where torch computes.
         on_progress: called with penalties done, of how many.
         all_at_once: solve for all penalties in one wide product instead of one after the other from
-            the last solution. The answers agree within the tolerance. By default on CUDA, whose
-            time goes into the number of products, and not on the CPU, where it goes into their size.
+            the last solution. The answers agree within the tolerance. By default so on CUDA, where
+            the time goes into the number of products; on the CPU it goes into their size.
 
     Raises:
-        ValueError: shapes that do not fit, features that are not finite, labels out of range, an
-            image that a fold both trains and validates on, a fold without validation images or
-            without a training image of some class, penalties that are not positive and falling.
+        ValueError: shapes or types that do not fit, features that are not finite, labels out of
+            range, an image that a fold both trains and validates on, a fold without validation
+            images or without a training image of some class, penalties that are not positive and
+            falling, other settings out of their range.
 
     """
     penalties = np.asarray(penalties, dtype=np.float64)
-    _check(features, labels, train, validation, n_classes, penalties)
+    _check_settings(penalties, tolerance, patience, selection)
+    _check_data(features, labels, train, validation, n_classes)
     used = (train | validation).any(0)
     everything = bool(used.all()) and features.flags.writeable
     device = torch.device(device)
@@ -125,28 +132,229 @@ def fit_path(
         torch.from_numpy(validation[:, used]).to(device),
         n_classes,
     )
-    descent = Descent(objective)
+    rotated = RotatedFeatures(objective)
     if all_at_once is None:
         all_at_once = device.type == "cuda"
 
-    n_folds, n_penalties, n_features = len(train), len(penalties), features.shape[1]
+    n_folds, n_penalties = len(train), len(penalties)
     shape = (n_folds, n_penalties)
-    path = ProbePath(
-        penalties=penalties,
-        coefficients=np.full((*shape, n_features, n_classes), np.nan),
-        intercepts=np.full((*shape, n_classes), np.nan),
-        objective=np.full(shape, np.nan),
-        gradient=np.full(shape, np.nan),
-        converged=np.zeros(shape, dtype=np.bool_),
-        iterations=np.zeros(shape, dtype=np.int64),
-        fitted=np.zeros(shape, dtype=np.bool_),
-        validation_nll=np.full(shape, np.nan),
-        validation_macro_f1=np.full(shape, np.nan),
-        chosen=np.zeros(n_folds, dtype=np.int64),
-        at_edge=np.zeros(n_folds, dtype=np.bool_),
-    )
-    last = before = _class_frequencies(objective)
+    coefficients = np.zeros((*shape, features.shape[1], n_classes))
+    intercepts = np.zeros((*shape, n_classes))
+    value, gradient, nll, macro_f1 = np.full((4, *shape), np.nan)
+    loss = np.full(shape, np.inf)
+    iterations = np.zeros(shape, dtype=np.int64)
+    fitted = np.zeros(shape, dtype=np.bool_)
+
+    every_fold = torch.arange(n_folds, device=device)
+    last = before = _at_class_frequencies(objective, every_fold)
     batches = [np.arange(n_penalties)] if all_at_once else np.arange(n_penalties)[:, None]
     for batch in batches:
         running = [f for f in range(n_folds) if not _has_ended(loss[f, : batch[0]], patience)]
+        if not running:
+            if on_progress is not None:
+                on_progress(n_penalties, n_penalties)
+            break
         fold = torch.tensor(running, device=device).repeat_interleave(len(batch))
+        position = np.tile(batch, len(running))
+        penalty = torch.from_numpy(penalties[position]).to(device)
+        start = _extrapolate(rotated, fold, penalty, before, last)
+        solution, steps = _solve(objective, rotated, fold, penalty, start, tolerance)
+        if not all_at_once:
+            before, last = last, last.select(every_fold)
+            last.put(fold, solution)
+
+        on_original, bias = objective.on_original(fold, solution.weights, solution.intercepts)
+        where = fold.cpu().numpy(), position
+        coefficients[where] = on_original.transpose(1, 2).cpu().numpy()
+        intercepts[where] = (bias - bias.mean(1, keepdim=True)).cpu().numpy()
+        value[where] = solution.objective.cpu().numpy()
+        gradient[where] = solution.certificate.cpu().numpy()
+        nll[where] = solution.validation_nll.cpu().numpy()
+        macro_f1[where] = solution.validation_macro_f1.cpu().numpy()
+        loss[where] = nll[where] if selection == "nll" else -macro_f1[where]
+        iterations[where] = steps.cpu().numpy()
+        fitted[where] = True
+        if on_progress is not None:
+            on_progress(int(batch[-1]) + 1, n_penalties)
+
+    # Where all penalties were solved for at once, a path ends where it would have ended.
+    for fold_loss, fold_fitted in zip(loss, fitted, strict=True):
+        for step in range(n_penalties):
+            if _has_ended(fold_loss[:step], patience):
+                fold_fitted[step], fold_loss[step] = False, np.inf
+    for array in (coefficients, intercepts, value, gradient, nll, macro_f1):
+        array[~fitted] = np.nan
+    iterations[~fitted] = 0
+    chosen = np.nanargmin(loss, axis=1)
+    return ProbePath(
+        penalties=penalties,
+        coefficients=coefficients,
+        intercepts=intercepts,
+        objective=value,
+        gradient=gradient,
+        converged=gradient <= tolerance,
+        iterations=iterations,
+        fitted=fitted,
+        validation_nll=nll,
+        validation_macro_f1=macro_f1,
+        chosen=chosen,
+        at_edge=(chosen == 0) | (chosen == n_penalties - 1),
+    )
+
+
+def _solve(
+    objective: ProbeObjective,
+    rotated: RotatedFeatures,
+    fold: Tensor,
+    penalty: Tensor,
+    start: tuple[Tensor, Tensor, Tensor],
+    tolerance: float,
+) -> tuple[Evaluation, Tensor]:
+    """Descend from weights, intercepts and logits; refine for as long as the certificate asks."""
+    solution, iterations = _descend_and_evaluate(
+        objective, rotated, fold, penalty, start, tolerance
+    )
+    improving = torch.ones_like(solution.certificate, dtype=torch.bool)
+    for _ in range(_ROUNDS):
+        at = (improving & (solution.certificate > tolerance)).nonzero()[:, 0]
+        if not len(at):
+            break
+        old = solution.select(at)
+        new, steps = _descend_and_evaluate(
+            objective,
+            rotated,
+            fold[at],
+            penalty[at],
+            (old.weights, old.intercepts, old.logits),
+            tolerance,
+            old,
+        )
+        iterations[at] += steps
+        better = improving[at] = new.certificate < old.certificate
+        solution.put(at[better], new.select(better))
+    return solution, iterations
+
+
+def _descend_and_evaluate(
+    objective: ProbeObjective,
+    rotated: RotatedFeatures,
+    fold: Tensor,
+    penalty: Tensor,
+    start: tuple[Tensor, Tensor, Tensor],
+    tolerance: float,
+    exact: Evaluation | None = None,
+) -> tuple[Evaluation, Tensor]:
+    weights, intercepts, logits = start
+    weights_change, intercepts_change, steps = descend(
+        rotated, fold, penalty, weights, logits, tolerance, exact
+    )
+    weights, intercepts = weights + weights_change, intercepts + intercepts_change
+    # What all classes share changes no probability; the penalty wants none of it in the weights,
+    # and without it the intercepts are unique.
+    weights -= weights.mean(1, keepdim=True)
+    intercepts -= intercepts.mean(1, keepdim=True)
+    return objective.evaluate(fold, penalty, weights, intercepts), steps
+
+
+def _extrapolate(
+    rotated: RotatedFeatures, fold: Tensor, penalty: Tensor, before: Evaluation, last: Evaluation
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return weights, intercepts and logits on the line through the last two solutions."""
+    before, last = before.select(fold), last.select(fold)
+    weights, logits = last.weights - before.weights, last.logits - before.logits
+    length = extrapolated_length(rotated, fold, penalty, last.weights, last.logits, weights, logits)
+    return (
+        last.weights + length * weights,
+        last.intercepts + length[..., 0] * (last.intercepts - before.intercepts),
+        (last.logits + length * logits).float(),
+    )
+
+
+def _at_class_frequencies(objective: ProbeObjective, fold: Tensor) -> Evaluation:
+    """Return the solutions for an infinite penalty: the intercepts of all folds, no weights."""
+    intercepts = (objective.train_weight @ objective.targets.T).log()
+    intercepts -= intercepts.mean(1, keepdim=True)
+    weights = torch.zeros_like(objective.scale)[:, None].repeat(1, intercepts.shape[1], 1)
+    return objective.evaluate(fold, torch.zeros_like(intercepts[:, 0]), weights, intercepts)
+
+
+def _has_ended(loss: npt.NDArray[np.float64], patience: int | None) -> bool:
+    """Say whether the last `patience` values are each worse than the best before them."""
+    if patience is None or len(loss) <= patience:
+        return False
+    best_before = np.minimum.accumulate(loss)[:-1]
+    return bool((loss[1:] > best_before)[-patience:].all())
+
+
+def _check_settings(
+    penalties: npt.NDArray[np.float64], tolerance: float, patience: int | None, selection: str
+) -> None:
+    if penalties.ndim != 1 or not len(penalties):
+        raise ValueError(f"penalties must be a list of at least one λ, found {penalties.tolist()}")
+    if not (np.isfinite(penalties) & (penalties > 0)).all() or (np.diff(penalties) >= 0).any():
+        raise ValueError(
+            "penalties must be positive, finite and falling, from strong to weak, "
+            f"found {penalties.tolist()}"
+        )
+    if not tolerance > 0:
+        raise ValueError(f"tolerance must be positive, found {tolerance}")
+    if patience is not None and patience < 1:
+        raise ValueError(f"patience must be at least 1, or None for no end, found {patience}")
+    if selection not in ("nll", "macro_f1"):
+        raise ValueError(f"selection must be 'nll' or 'macro_f1', found {selection!r}")
+
+
+def _check_data(
+    features: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.integer],
+    train: npt.NDArray[np.bool_],
+    validation: npt.NDArray[np.bool_],
+    n_classes: int,
+) -> None:
+    if features.ndim != 2 or features.dtype != np.float32:
+        raise ValueError(
+            f"features must be (N, D) float32, found {features.shape} {features.dtype}"
+        )
+    n_images = len(features)
+    if labels.shape != (n_images,) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"labels must be ({n_images},) integers, one for each row of features, "
+            f"found {labels.shape} {labels.dtype}"
+        )
+    for name, mask in (("train", train), ("validation", validation)):
+        if mask.shape != (len(train), n_images) or mask.ndim != 2 or mask.dtype != np.bool_:
+            raise ValueError(
+                f"{name} must be (F, {n_images}) bool, with as many folds as train, "
+                f"found {mask.shape} {mask.dtype}"
+            )
+    if not len(train):
+        raise ValueError("train must have at least one fold, found none")
+    if n_classes < 2:
+        raise ValueError(f"n_classes must be at least 2, found {n_classes}")
+
+    used = (train | validation).any(0)
+    bad = np.flatnonzero(used & ~np.isfinite(features).all(1))
+    if len(bad):
+        raise ValueError(
+            f"features must be finite, found nan or inf in row {bad[0]} ({len(bad)} such rows); "
+            "leave these images out or embed them again"
+        )
+    bad = np.flatnonzero(used & ((labels < 0) | (labels >= n_classes)))
+    if len(bad):
+        raise ValueError(
+            f"labels must be in 0 … {n_classes - 1}, found {labels[bad[0]]} in row {bad[0]}"
+        )
+    for fold in range(len(train)):
+        both = np.flatnonzero(train[fold] & validation[fold])
+        if len(both):
+            raise ValueError(
+                f"fold {fold} both trains and validates on row {both[0]} ({len(both)} such rows)"
+            )
+        if not validation[fold].any():
+            raise ValueError(f"fold {fold} has no validation image to choose a penalty on")
+        missing = np.setdiff1d(np.arange(n_classes), labels[train[fold]])
+        if len(missing):
+            raise ValueError(
+                f"fold {fold} has no training image of class {missing[0]} "
+                f"(missing: {missing.tolist()}); split so that every fold trains on every class"
+            )

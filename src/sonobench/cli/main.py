@@ -10,6 +10,7 @@ from rich.console import Console
 
 from sonobench import benchmark
 from sonobench.benchmark import Plan, Run
+from sonobench.cli.models import models_app
 from sonobench.datasets import DatasetError
 from sonobench.dry_run import dry_run
 from sonobench.encoders import CheckpointError, EncoderError
@@ -24,6 +25,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+
+app.add_typer(models_app, name="models")
 
 _console = Console()
 _errors = Console(stderr=True)
