@@ -14,7 +14,7 @@ demo: $(STAMP)
 	$(BIN)/sonobench demo --out runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

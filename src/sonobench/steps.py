@@ -161,7 +161,7 @@ def _keep_large_blocks() -> None:
 def certificate_job(spec: EncoderSpec, numerics: Numerics) -> Job:
     """Admission of an encoder."""
     task = Task(
-        "certificate", 1, {"encoder": spec.identity, "numerics": numerics.model_dump(mode="json")}
+        "certificate", 2, {"encoder": spec.identity, "numerics": numerics.model_dump(mode="json")}
     )
     return Job(f"admit {_named(spec)}", (task,), partial(_certify, spec, numerics), unit="encoders")
 

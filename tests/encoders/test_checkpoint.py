@@ -1,3 +1,5 @@
+import zipfile
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -134,9 +136,42 @@ class _Payload:
 def test_no_code_of_a_pickle_runs(tmp_path: Path) -> None:
     witness = tmp_path / "it_ran"
     torch.save({"weight": torch.ones(1), "payload": _Payload(witness)}, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match=r"w\.pth: refused, it holds more than tensors"):
+    with pytest.raises(CheckpointError, match=r"these are something else: payload"):
         read_checkpoint(tmp_path / "w.pth")
     assert not witness.exists()
+
+
+def test_objects_beside_the_state_are_left_unmade(tmp_path: Path) -> None:
+    witness = tmp_path / "it_ran"
+    weight, shared = torch.arange(6.0).view(2, 3).T, torch.ones(4, dtype=torch.float16)
+    state = OrderedDict(weight=nn.Parameter(weight), one=shared[:2], two=shared[2:])
+    content = {"state_dict": state, "meta": [_Payload(witness), {_Payload(witness)}]}
+    torch.save(content, tmp_path / "w.pth")
+    found = read_checkpoint(tmp_path / "w.pth")
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[key], state[key]) for key in state)
+    assert not witness.exists()
+
+
+def test_a_storage_read_beyond_its_end_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"w": torch.ones(4)}, "meta": _Payload(tmp_path)}, tmp_path / "w.pth")
+    with zipfile.ZipFile(tmp_path / "w.pth") as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content[:8] if "/data/0" in name else content)
+    with pytest.raises(CheckpointError, match="damaged or not a checkpoint"):
+        read_checkpoint(tmp_path / "w.pth")
+
+
+def test_a_file_that_does_not_fit_is_named_with_what_it_seems_to_be(tmp_path: Path) -> None:
+    torch.save(
+        {"storage_tokens": torch.zeros(1, 4, 768), "rope_embed.periods": torch.ones(16)},
+        tmp_path / "w.pth",
+    )
+    entry = EncoderEntry(name="timm:test_vit", checkpoint="w.pth")
+    with pytest.raises(CheckpointError, match=r"(?s)w\.pth: does not fit.*a file of 'dinov3'"):
+        open_encoder(resolve(entry, 0, tmp_path), "cpu")
 
 
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])

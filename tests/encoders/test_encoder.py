@@ -17,23 +17,36 @@ from sonobench.encoders import (
     open_encoder,
     resolve,
 )
+from sonobench.encoders.card import CLIP_MEAN
+from sonobench.encoders.registry import architecture
 from sonobench.images import Geometry, Pack
 from sonobench.protocol import EncoderEntry
 
-ENCODERS = [
-    "efficientnet_lite0",
-    "random:efficientnet_lite0",
-    "random:timm:test_vit",
-    "random:timm:test_convnext",
-    "pixel_stats",
-]
+# Each with a side at which the whole architecture is at work, but quickly; None: its own.
+ENCODERS: dict[str, int | None] = {
+    "efficientnet_lite0": 64,
+    "random:efficientnet_lite0": 64,
+    "random:usfm": 64,
+    "random:mofo": None,
+    "random:ultrasam": 64,
+    "random:fetalclip": 56,
+    "random:mobilefetalclip": 64,
+    "random:usf_mae": 64,
+    "random:biomedclip": 64,
+    "random:dinov3": 64,
+    "random:resnet50": 64,
+    "random:efficientnetv2_s": 64,
+    "random:dinov2": 56,
+    "random:timm:test_vit": None,
+    "random:timm:test_convnext": None,
+    "random:open_clip:RN50": None,
+    "pixel_stats": None,
+}
 
 
 @pytest.fixture(scope="module", params=ENCODERS)
 def spec(request: pytest.FixtureRequest) -> EncoderSpec:
-    # A third of the official side: the architecture is whole, the suite quick.
-    size = 64 if "lite0" in request.param else None
-    return resolve(EncoderEntry(name=request.param, size=size), 0, Path())
+    return resolve(EncoderEntry(name=request.param, size=ENCODERS[request.param]), 0, Path())
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +94,7 @@ def test_one_channel_is_the_same_as_three_equal_ones(encoder: Encoder) -> None:
 
 
 def test_images_that_are_normalised_already_are_refused(encoder: Encoder) -> None:
-    with pytest.raises(
-        EncoderError, match=r"normalisation happens inside"
-    ):
+    with pytest.raises(EncoderError, match=r"normalisation happens inside"):
         encoder.features(grey_images(encoder).float() / 255)
 
 
@@ -97,11 +108,22 @@ def test_nothing_of_the_network_is_trained_or_in_training_mode(encoder: Encoder)
     assert not any(parameter.requires_grad for parameter in encoder.network.parameters())
 
 
-def test_it_is_admitted_and_its_certificate_says_what_was_loaded(
-    encoder: Encoder, spec: EncoderSpec
-) -> None:
-    certificate = certify(spec, encoder, open_encoder(spec, "cpu")[1])
-    assert certificate["dimension"] == encoder.card.dimension
+# Spectra of a network of a hundred million parameters take many seconds; these are of all kinds.
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "efficientnet_lite0",
+        "random:efficientnet_lite0",
+        "random:usfm",
+        "random:mobilefetalclip",
+        "random:timm:test_convnext",
+        "pixel_stats",
+    ],
+    indirect=True,
+)
+def test_it_is_admitted_and_its_certificate_says_what_was_loaded(spec: EncoderSpec) -> None:
+    certificate = certify(spec, *open_encoder(spec, "cpu"))
+    assert certificate["dimension"] == spec.card.dimension
     assert certificate["effective_rank"] > 1
     assert certificate["random_looking"] == spec.label.startswith("random:")
 
@@ -137,11 +159,66 @@ def test_a_card_of_the_catalogue_is_complete(name: str) -> None:
     assert card.control or card.weights is not None
 
 
-@pytest.mark.parametrize("name", [n for n, a in catalogue().items() if not a.card.control])
-def test_a_random_twin_of_the_catalogue_gives_features_of_the_cards_dimension(name: str) -> None:
-    spec = resolve(EncoderEntry(name=f"random:{name}", size=64), 0, Path())
-    encoder, _ = open_encoder(spec, "cpu")
-    assert encoder.features(grey_images(encoder, 1)).shape == (1, catalogue()[name].card.dimension)
+def test_the_suite_knows_every_encoder_of_the_catalogue() -> None:
+    assert {name.removeprefix("random:") for name in ENCODERS} >= set(catalogue())
+
+
+@pytest.mark.parametrize("name", catalogue())
+def test_the_card_states_the_number_of_parameters(name: str) -> None:
+    with torch.device("meta"):
+        network = catalogue()[name].build()
+    found = sum(parameter.numel() for parameter in network.parameters())
+    assert found == catalogue()[name].card.parameters
+
+
+@pytest.mark.parametrize("name", catalogue())
+def test_the_cards_size_is_one_that_the_architecture_takes(name: str) -> None:
+    made = catalogue()[name]
+    assert made.card.preprocess.geometry.size in made.sizes
+
+
+def test_a_size_that_the_architecture_cannot_take_is_refused() -> None:
+    with pytest.raises(EncoderError, match="size 256 does not fit, expected 224"):
+        resolve(EncoderEntry(name="random:mofo", size=256), 0, Path())
+    with pytest.raises(EncoderError, match=r"size 250 does not fit, expected 32, 48 … 1024"):
+        resolve(EncoderEntry(name="random:usfm", size=250), 0, Path())
+
+
+def test_another_feature_is_another_encoder() -> None:
+    entry = EncoderEntry(name="random:usfm", size=32)
+    official = resolve(entry, 0, Path())
+    token = resolve(entry.model_copy(update={"feature": "token"}), 0, Path())
+    assert official.identity != token.identity
+    images = torch.randint(0, 256, (1, 1, 32, 32), dtype=torch.uint8)
+    features = [open_encoder(spec, "cpu")[0].features(images) for spec in (official, token)]
+    assert not torch.allclose(*features, atol=1e-2)
+
+
+def test_a_feature_that_the_encoder_does_not_have_is_refused() -> None:
+    with pytest.raises(EncoderError, match="unknown feature 'cls'; it has: token"):
+        resolve(EncoderEntry(name="random:usfm", feature="cls"), 0, Path())
+
+
+def test_an_open_clip_model_takes_its_preprocessing_from_its_weights() -> None:
+    # SigLIP's mean and deviation are 0.5, OpenAI's are not; its side is 224.
+    card = architecture("open_clip:ViT-B-16-SigLIP:webli").card
+    assert card.preprocess.mean == (0.5, 0.5, 0.5)
+    assert architecture("open_clip:ViT-B-16:openai").card.preprocess.mean == CLIP_MEAN
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("open_clip:ViT-B-33", "no model 'ViT-B-33'. did you mean 'ViT-B-32'"),
+        (
+            "open_clip:ViT-B-32:nowhere",
+            "no weights 'nowhere' for ViT-B-32; open_clip lists: openai",
+        ),
+    ],
+)
+def test_an_unknown_open_clip_model_is_refused(name: str, message: str) -> None:
+    with pytest.raises(EncoderError, match=message):
+        architecture(name)
 
 
 def test_random_twins_of_different_seeds_differ() -> None:

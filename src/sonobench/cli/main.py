@@ -1,7 +1,5 @@
 """Commands, their options, and how errors and tables are shown."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,15 +8,11 @@ from rich.console import Console
 
 from sonobench import benchmark
 from sonobench.benchmark import Plan, Run
+from sonobench.cli.errors import errors, user_errors
 from sonobench.cli.models import models_app
-from sonobench.datasets import DatasetError
 from sonobench.dry_run import dry_run
-from sonobench.encoders import CheckpointError, EncoderError
-from sonobench.engine import StoreError
 from sonobench.evaluation import Evaluation
-from sonobench.protocol import ProtocolError
 from sonobench.report import summary
-from sonobench.tables import TableError
 
 app = typer.Typer(
     help="Which pre-trained encoder to build fetal ultrasound models on, and how sure one can be.",
@@ -29,16 +23,6 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 
 _console = Console()
-_errors = Console(stderr=True)
-_USER_ERRORS = (
-    CheckpointError,
-    DatasetError,
-    EncoderError,
-    ProtocolError,
-    StoreError,
-    TableError,
-)
-
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for the run.")]
 DataRoot = Annotated[
     Path | None,
@@ -75,7 +59,7 @@ def demo(
     images: Images = True,
 ) -> None:
     """Two synthetic hospitals and shipped weights: a first report, with nothing to download."""
-    with _user_errors():
+    with user_errors():
         _show(
             benchmark.run("demo", out, store=store, device=device, workers=workers, images=images)
         )
@@ -100,7 +84,7 @@ def run(
 ) -> None:
     """Run a benchmark, or go on with one that was stopped."""
     overrides = settings or []
-    with _user_errors():
+    with user_errors():
         if dry:
             plan = Plan.make(protocol, out, data_root, store, device, overrides)
             dry_run(plan, _console)
@@ -122,14 +106,14 @@ def run(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
     """Evaluate a run's predictions and write its report again, from its folder alone."""
-    with _user_errors():
+    with user_errors():
         _print(folder, benchmark.report(folder))
 
 
 def _show(finished: Run) -> None:
     _print(finished.folder, finished.evaluation)
     for failure in finished.failures:
-        _errors.print(f"failed: {failure.job}: {failure.error}", style="red", markup=False)
+        errors.print(f"failed: {failure.job}: {failure.error}", style="red", markup=False)
     if finished.failures:
         raise typer.Exit(1)
 
@@ -137,12 +121,3 @@ def _show(finished: Run) -> None:
 def _print(folder: Path, evaluation: Evaluation) -> None:
     _console.print(summary(folder, evaluation))
     _console.print(f"report: {folder / 'report.html'}", markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    try:
-        yield
-    except _USER_ERRORS as error:
-        _errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from None

@@ -8,6 +8,8 @@ from sonobench.images import Geometry
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 Contamination = Literal["listed", "not_listed", "unknown"]
 
@@ -32,17 +34,20 @@ class Weights:
 
     Args:
         file: name of the file; it is looked for in the weights folder first.
-        origin: `hub` (a file of a Hugging Face repository) or `package` (a file inside an
+        origin: `hub` (a file of a Hugging Face repository), `drive` (a file on Google Drive),
+            `drive_folder` (a file of a folder there), `url`, or `package` (a file inside an
             installed Python package).
-        where: repository or package.
-        path: path of the file in there.
+        where: repository, Google Drive id, URL or package.
+        path: path of the file in there; of no use to `drive` and `url`.
+        revision: of the Hugging Face repository; its newest if None.
         sha256: of the file where it is published; checked when given.
     """
 
     file: str
-    origin: Literal["hub", "package"]
+    origin: Literal["hub", "drive", "drive_folder", "url", "package"]
     where: str
-    path: str
+    path: str = ""
+    revision: str | None = None
     sha256: str | None = None
 
 
@@ -68,9 +73,12 @@ class EncoderCard:
         feature: which output of the network the feature is.
         family: module of this package that builds it, or where it comes from.
         architecture: name of the architecture in its library.
+        parameters: how many the network has that makes the feature.
         citation, licence: of the weights.
+        terms: what one agrees to before they are fetched; None where the licence asks for nothing.
         weights: where they come from; None for controls and networks built by a Python factory.
         pretraining: dataset → what is known (the contamination ledger).
+        note: what a user must know besides.
         control: a control is exempt from admission.
     """
 
@@ -80,10 +88,13 @@ class EncoderCard:
     feature: str = "not stated"
     family: str = "own"
     architecture: str = "not stated"
+    parameters: int | None = None
     citation: str = "not stated"
     licence: str = "not stated"
+    terms: str | None = None
     weights: Weights | None = None
     pretraining: Mapping[str, PretrainingRecord] = field(default_factory=dict)
+    note: str = ""
     control: bool = False
 
     def trained_on(self, dataset: str) -> PretrainingRecord:

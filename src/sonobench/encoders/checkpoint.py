@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sonobench.encoders.inert_pickle import read_inertly
+
 _WRAPPERS = ("state_dict", "model", "module")
 
 
@@ -40,7 +42,8 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file or a PyTorch file, by their keys.
 
     A wrapper (`state_dict`, `model`, `module`) is opened and a `module.` prefix on every key taken
-    off. Nothing of a pickle runs: PyTorch's own restricted reader is used.
+    off. Nothing of a pickle runs: PyTorch's own restricted reader is used, and where it refuses a
+    file for what stands beside the weights, one that makes all of that inert.
 
     Raises:
         CheckpointError: missing, damaged, holds other objects, or holds no tensors.
@@ -49,14 +52,17 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             content: object = load_file(file)
         else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            content = _read_pytorch(file)
     except FileNotFoundError:
         raise CheckpointError(f"{file}: no such file") from None
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{file}: refused, it holds more than tensors ({str(error).splitlines()[0]})"
-        ) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        OSError,
+    ) as error:
         raise CheckpointError(
             f"{file}: damaged or not a checkpoint ({str(error).splitlines()[0]})"
         ) from None
@@ -67,7 +73,11 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
         content = content[inner[0]]
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"{file}: expected named tensors, found {type(content).__name__}")
-    strangers = [key for key, value in content.items() if not isinstance(value, Tensor)]
+    strangers = [
+        str(key)
+        for key, value in content.items()
+        if not (isinstance(key, str) and isinstance(value, Tensor))
+    ]
     if strangers:
         raise CheckpointError(
             f"{file}: expected only tensors; these are something else: {_some(strangers)}"
@@ -75,6 +85,13 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
     if all(key.startswith("module.") for key in content):
         return {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)
+
+
+def _read_pytorch(file: Path) -> object:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        return read_inertly(file)
 
 
 def load_strictly(network: nn.Module, tensors: dict[str, Tensor], key_map: KeyMap) -> KeyTable:
@@ -127,7 +144,7 @@ def load_strictly(network: nn.Module, tensors: dict[str, Tensor], key_map: KeyMa
         if keys
     ]
     if problems:
-        raise CheckpointError("the checkpoint does not fit:\n  " + "\n  ".join(problems))
+        raise CheckpointError("does not fit:\n  " + "\n  ".join(problems))
     network.load_state_dict({**wanted, **filled}, strict=True)
     return KeyTable(loaded, dropped)
 

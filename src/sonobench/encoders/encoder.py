@@ -28,7 +28,7 @@ class Encoder:
         self.network = network.eval().requires_grad_(False).to(self.device)
         if self.device.type == "cpu":
             # Convolutions of the CPU library are a fifth faster with channels last.
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.network.to(memory_format=torch.channels_last)
         self._mean = torch.tensor(card.preprocess.mean, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(card.preprocess.std, device=self.device).view(1, 3, 1, 1)
 

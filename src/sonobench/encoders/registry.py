@@ -26,6 +26,7 @@ from sonobench.encoders import (
 from sonobench.encoders.architecture import Architecture
 from sonobench.encoders.card import EncoderCard
 from sonobench.encoders.checkpoint import (
+    CheckpointError,
     KeyTable,
     file_sha256,
     load_strictly,
@@ -33,10 +34,10 @@ from sonobench.encoders.checkpoint import (
     state_sha256,
 )
 from sonobench.encoders.encoder import Encoder, EncoderError
+from sonobench.encoders.hints import what_it_seems
 from sonobench.encoders.weights import find_weights
 from sonobench.protocol import EncoderEntry
 from sonobench.protocol.schema import unknown_key
-
 
 # One module a family, in the order in which they are listed.
 _FAMILIES = (
@@ -170,8 +171,14 @@ def open_encoder(spec: EncoderSpec, device: str) -> tuple[Encoder, KeyTable | No
     else:
         network = built.build()
         assert built.key_map is not None
-        tensors = built.prepare(read_checkpoint(spec.checkpoint))
-        table = load_strictly(network, tensors, built.key_map)
+        tensors = read_checkpoint(spec.checkpoint)
+        try:
+            table = load_strictly(network, built.prepare(tensors), built.key_map)
+        except CheckpointError as error:
+            others = [made for made in catalogue().values() if made.card.name != built.card.name]
+            seems = what_it_seems(tensors, network.state_dict(), built.key_map, others)
+            hint = "".join(f"\n  It seems that {what}." for what in seems)
+            raise CheckpointError(f"{spec.label}: {spec.checkpoint}: {error}{hint}") from None
     size = spec.card.preprocess.geometry.size
     built.set_size(network, size)
     return Encoder(network, spec.card, device), table

@@ -1,12 +1,16 @@
-"""Any timm model by name, and the natural-image baselines of the catalogue that are timm's own."""
+"""Any timm model by name, and the catalogue's encoders for natural images that are timm's own."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any, cast, get_args
 
 import timm
 import torch
 from torch import nn
 
+from sonobench.encoders.architecture import ANY_SIZE, Architecture
 from sonobench.encoders.card import (
     INCEPTION_MEAN,
     INCEPTION_STD,
@@ -20,73 +24,36 @@ from sonobench.encoders.encoder import EncoderError
 from sonobench.images import Geometry, Interpolation
 
 _IMAGENET = PretrainingRecord("not_listed", "trained on ImageNet only")
-_WEB = PretrainingRecord("unknown", "LVD-1689M are web images whose list is not published")
+_NATURAL = PretrainingRecord(
+    "unknown", "LVD-142M are web images near curated natural-image sets; its list is not published"
+)
 
 
-# Catalogue name → timm's model. Sizes, means and deviations are those of timm's pretrained_cfg.
-_MODELS = {
-    "resnet50": "resnet50.a1_in1k",
-    "efficientnetv2_s": "tf_efficientnetv2_s.in21k_ft_in1k",
-    "dinov3": "vit_base_patch16_dinov3.lvd1689m",
-}
-# timm pools this model's patch tokens by default; the official feature is the class token.
-_POOLING: dict[str, Any] = {"vit_base_patch16_dinov3.lvd1689m": {"global_pool": "token"}}
-
-
-def _hub(model: str) -> Weights:
+def hub_file(model: str) -> Weights:
+    """timm's file on the Hugging Face hub."""
     return Weights(
         file=f"{model}.safetensors", origin="hub", where=f"timm/{model}", path="model.safetensors"
     )
 
 
-CARDS = (
-    EncoderCard(
-        name="resnet50",
-        preprocess=Preprocess(Geometry("squash", 224)),
-        dimension=2048,
-        feature="global average of the last map",
-        family="timm",
-        architecture="timm resnet50.a1_in1k",
-        citation="He et al., CVPR 2016 (arXiv 1512.03385); weights: Wightman et al., ResNet "
-        "strikes back (arXiv 2110.00476)",
-        licence="Apache-2.0",
-        weights=_hub("resnet50.a1_in1k"),
-        pretraining={"fetal_planes_db": _IMAGENET, "african_planes": _IMAGENET},
-    ),
-    EncoderCard(
-        name="efficientnetv2_s",
-        preprocess=Preprocess(Geometry("squash", 300), INCEPTION_MEAN, INCEPTION_STD),
-        dimension=1280,
-        feature="global average of the last map",
-        family="timm",
-        architecture="timm tf_efficientnetv2_s.in21k_ft_in1k",
-        citation="Tan and Le, EfficientNetV2, ICML 2021 (arXiv 2104.00298)",
-        licence="Apache-2.0",
-        weights=_hub("tf_efficientnetv2_s.in21k_ft_in1k"),
-        pretraining={"fetal_planes_db": _IMAGENET, "african_planes": _IMAGENET},
-    ),
-    EncoderCard(
-        name="dinov3",
-        preprocess=Preprocess(Geometry("squash", 256)),
-        dimension=768,
-        feature="class token after the last norm",
-        family="timm",
-        architecture="timm vit_base_patch16_dinov3.lvd1689m",
-        citation="Siméoni et al., DINOv3 (arXiv 2508.10104)",
-        licence="DINOv3 licence",
-        weights=_hub("vit_base_patch16_dinov3.lvd1689m"),
-        pretraining={"fetal_planes_db": _WEB, "african_planes": _WEB},
-    ),
-)
+def set_size(network: nn.Module, size: int) -> None:
+    """Fit a timm network to another input side, its position tables resized as timm does.
+
+    Raises:
+        EncoderError: it takes one size only.
+    """
+    model: Any = network
+    if hasattr(model, "set_input_size"):
+        model.set_input_size(img_size=(size, size))
+        return
+    config = model.pretrained_cfg
+    native = config["input_size"][-1]
+    if config.get("fixed_input_size") and size != native:
+        raise EncoderError(f"timm:{config['architecture']}: takes images of {native} pixels only")
 
 
-def model_of(name: str) -> str:
-    """timm's model name for a catalogue name or `timm:MODEL`."""
-    return _MODELS.get(name, name.removeprefix("timm:"))
-
-
-def card_of(model: str) -> EncoderCard:
-    """Card of `timm:MODEL`, from what timm knows of it.
+def architecture(model: str) -> Architecture:
+    """`timm:MODEL`, from what timm knows of it.
 
     Raises:
         EncoderError: timm does not know the model, with the nearest names.
@@ -96,35 +63,52 @@ def card_of(model: str) -> EncoderCard:
     if interpolation not in get_args(Interpolation):
         raise EncoderError(f"timm:{model}: unknown interpolation '{interpolation}' in timm's data")
     with torch.random.fork_rng(devices=[]):
-        dimension = _dimension(build(model))
+        network = _build(model)
     weights = None
     if repository := config.get("hf_hub_id"):
-        weights = replace(_hub(model), where=repository)
-    return EncoderCard(
+        weights = replace(hub_file(model), where=repository)
+    card = EncoderCard(
         name=f"timm:{model}",
         preprocess=Preprocess(
             Geometry("squash", config["input_size"][-1], interpolation),
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
         ),
-        dimension=dimension,
+        # Some models widen their features in a hidden layer of the head, which stays.
+        dimension=cast(int, getattr(network, "head_hidden_size", None) or network.num_features),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
         feature="timm's pooled output before the classifier",
         family="timm",
         architecture=f"timm {model}",
         licence=config.get("license") or "not stated",
         weights=weights,
     )
+    return _architecture(model, card)
 
 
-def build(model: str) -> nn.Module:
-    """The network, randomly initialised, pooled, without its classifier."""
-    options: dict[str, Any] = _POOLING.get(model, {})
-    network: nn.Module = timm.create_model(model, num_classes=0, **options)
+def _architecture(
+    model: str,
+    card: EncoderCard,
+    sizes: range = ANY_SIZE,
+    signature: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
+) -> Architecture:
+    return Architecture(
+        card,
+        partial(_build, model),
+        _key_map(model),
+        set_size=set_size,
+        sizes=sizes,
+        signature=signature,
+    )
+
+
+def _build(model: str) -> nn.Module:
+    network: nn.Module = timm.create_model(model, num_classes=0)
     return network
 
 
-def key_map(model: str) -> KeyMap:
-    """timm's own files have timm's own keys; only the classifier is left out."""
+def _key_map(model: str) -> KeyMap:
+    # timm's own files have timm's own keys; only the classifier is left out.
     heads = _config(model)["classifier"] or ()
     prefixes = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
 
@@ -144,6 +128,65 @@ def _config(model: str) -> dict[str, Any]:
     return dict(asdict(config))
 
 
-def _dimension(network: nn.Module) -> int:
-    # Some models widen their features in a hidden layer of the head, which stays.
-    return cast(int, getattr(network, "head_hidden_size", None) or network.num_features)
+# Sizes, means and deviations are those of timm's pretrained_cfg, but for DINOv2's size.
+ARCHITECTURES = (
+    _architecture(
+        "resnet50.a1_in1k",
+        EncoderCard(
+            name="resnet50",
+            preprocess=Preprocess(Geometry("squash", 224)),
+            dimension=2048,
+            parameters=23_508_032,
+            feature="global average of the last map",
+            family="timm",
+            architecture="timm resnet50.a1_in1k",
+            citation="He et al., Deep residual learning for image recognition, CVPR 2016 (arXiv "
+            "1512.03385); weights: Wightman et al., ResNet strikes back (arXiv 2110.00476)",
+            licence="Apache-2.0",
+            weights=hub_file("resnet50.a1_in1k"),
+            pretraining={"fetal_planes_db": _IMAGENET, "african_planes": _IMAGENET},
+            note="timm:resnet50.tv_in1k and timm:resnet50.tv2_in1k are torchvision's weights.",
+        ),
+        signature={"layer4.2.conv3.weight": (2048, 512, 1, 1), "fc.weight": (1000, 2048)},
+    ),
+    _architecture(
+        "tf_efficientnetv2_s.in21k_ft_in1k",
+        EncoderCard(
+            name="efficientnetv2_s",
+            preprocess=Preprocess(Geometry("squash", 300), INCEPTION_MEAN, INCEPTION_STD),
+            dimension=1280,
+            parameters=20_177_488,
+            feature="global average of the last map",
+            family="timm",
+            architecture="timm tf_efficientnetv2_s.in21k_ft_in1k",
+            citation="Tan and Le, EfficientNetV2: smaller models and faster training, ICML 2021 "
+            "(arXiv 2104.00298)",
+            licence="Apache-2.0",
+            weights=hub_file("tf_efficientnetv2_s.in21k_ft_in1k"),
+            pretraining={"fetal_planes_db": _IMAGENET, "african_planes": _IMAGENET},
+            note="timm:efficientnetv2_rw_s.ra2_in1k and timm:tf_efficientnetv2_m.in21k_ft_in1k are "
+            "the nearest relatives; the size is not stated where 'EfficientNet-V2' is compared.",
+        ),
+        signature={"conv_head.weight": (1280, 256, 1, 1)},
+    ),
+    _architecture(
+        "vit_base_patch14_dinov2.lvd142m",
+        EncoderCard(
+            name="dinov2",
+            # Its weights carry positions for 518 pixels; its authors evaluate at 224.
+            preprocess=Preprocess(Geometry("squash", 224)),
+            dimension=768,
+            parameters=86_579_712,
+            feature="class token after the last norm",
+            family="timm",
+            architecture="timm vit_base_patch14_dinov2.lvd142m",
+            citation="Oquab et al., DINOv2: learning robust visual features without supervision, "
+            "TMLR 2024 (arXiv 2304.07193)",
+            licence="Apache-2.0",
+            weights=hub_file("vit_base_patch14_dinov2.lvd142m"),
+            pretraining={"fetal_planes_db": _NATURAL, "african_planes": _NATURAL},
+        ),
+        sizes=range(28, 1037, 14),
+        signature={"pos_embed": (1, 1370, 768), "blocks.0.ls1.gamma": (768,)},
+    ),
+)

@@ -104,8 +104,8 @@ class EncoderEntry(_Section):
 
     name: str | None = Field(
         default=None,
-        description="A catalogue name (efficientnet_lite0), random:NAME (its random twin) or "
-        "timm:NAME (any timm model).",
+        description="A catalogue name (usfm), timm:NAME (any timm model), open_clip:NAME (any "
+        "open_clip model), or random:NAME (the random twin of any of them).",
     )
     python: str | None = Field(
         default=None,
