@@ -28,6 +28,10 @@ def first_matrix(name: str, tensors: Tensors) -> str:
     return next(key for key in kept if tensors[key].ndim >= 2)
 
 
+# The networks here have shapes but no weights.
+pytestmark = pytest.mark.filterwarnings("ignore:for .* copying from a non-meta parameter")
+
+
 @pytest.fixture(scope="module", params=ENCODERS)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
