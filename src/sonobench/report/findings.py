@@ -154,6 +154,7 @@ def _remarks(run: RunFolder) -> list[Finding]:
         texts.append(f"{shared} images are in more than one cohort")
     if run.probe is not None and (at_edge := int(run.probe["at_edge"].sum())):
         texts.append(
-            f"{at_edge} probes chose a λ at the edge of the grid: a wider one might do better"
+            f"λ at the edge of its grid in {at_edge} of {int(run.probe['chosen'].sum())} probes: "
+            "a wider grid might do better"
         )
     return [Finding("remark", text) for text in texts]
