@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_info
 
 from sonobench.adaptation.solver import ProbePath, fit_path
 
@@ -116,7 +116,6 @@ def main(small: bool = False) -> dict[str, Any]:
         # Why scikit-learn gets double precision: in single it stops above the tolerance.
         "sklearn_float32_seconds_last_fold": single_seconds,
         "sklearn_float32_largest_gradient": sklearn_single_gradient,
-        "threads": torch.get_num_threads(),
         "blas": [
             f"{pool['internal_api']} {pool['version']} {pool['architecture']} "
             f"× {pool['num_threads']}"

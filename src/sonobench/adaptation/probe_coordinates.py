@@ -20,7 +20,8 @@ class RotatedFeatures:
 
     Everything is float32 but for what goes to and from `ProbeObjective`. P problems, each a fold
     and a penalty, are in one product; `fold` is (P,) int64, unknowns and gradients with respect to
-    them are (P, K, D + 1), the intercepts last.
+    them are (P, K, D + 1), the intercepts last. All of them sum to zero over the classes, so the
+    last class is what the others leave and is in no product.
 
     Attributes:
         rows: (N′,) which of the objective's images these are.
@@ -57,23 +58,24 @@ class RotatedFeatures:
 
     def logits(self, fold: Tensor, unknowns: Tensor) -> Tensor:
         """Return what the unknowns make of the images: (P, K, N′)."""
-        weights, intercepts = unknowns[..., :-1], unknowns[..., -1]
+        weights, intercepts = unknowns[:, :-1, :-1], unknowns[:, :-1, -1]
         bias = intercepts - (weights * self._mean[fold, None]).sum(2)
         product = weights.reshape(-1, weights.shape[2]) @ self._features.T
-        return product.view(*bias.shape, -1).add_(bias[:, :, None])
+        return _with_last_class(product.view(*bias.shape, -1).add_(bias[:, :, None]))
 
     def gradient(self, fold: Tensor, residual: Tensor) -> Tensor:
         """Return the gradient of weighted residuals (P, K, N′): the transpose of `logits`."""
-        product = residual.view(-1, residual.shape[2]) @ self._features
+        residual = residual[:, :-1]
+        product = residual.reshape(-1, residual.shape[2]) @ self._features
         total = residual.sum(2, keepdim=True)
         weights = product.view(*residual.shape[:2], -1) - total * self._mean[fold, None]
-        return torch.cat([weights, total], 2)
+        return _with_last_class(torch.cat([weights, total], 2))
 
     def penalty_gradient(self, fold: Tensor, unknowns: Tensor) -> Tensor:
         """Return the gradient of the penalty for λ = 1: Qᵀ diag(s²) Q V, zero for intercepts."""
-        on_standardised = unknowns[..., :-1] @ self._basis.T
+        on_standardised = unknowns[:, :-1, :-1] @ self._basis.T
         gradient = (on_standardised * self._scale[fold, None].square()) @ self._basis
-        return torch.nn.functional.pad(gradient, (0, 1))
+        return _with_last_class(torch.nn.functional.pad(gradient, (0, 1)))
 
     def curvature(self, fold: Tensor, penalty: Tensor, image_curvature: Tensor) -> Tensor:
         """Return the diagonal of the Hessian, Σ_i c_ik (z_ij − m_j)² + λ (Qᵀ diag(s²) Q)_jj.
@@ -98,7 +100,8 @@ class RotatedFeatures:
 
     def largest(self, fold: Tensor, gradient: Tensor) -> Tensor:
         """Return the largest absolute entry, (P,), of gradients on standardised features."""
-        weights = (gradient[..., :-1] @ self._basis.T) / self._scale[fold, None]
+        weights = gradient[:, :-1, :-1] @ self._basis.T
+        weights = _with_last_class(weights) / self._scale[fold, None]
         return torch.maximum(weights.abs().amax((1, 2)), gradient[..., -1].abs().amax(1))
 
     def from_standardised(
@@ -112,6 +115,10 @@ class RotatedFeatures:
         """Return weights (P, K, D) and intercepts (P, K) on standardised features, in float64."""
         weights = unknowns[..., :-1].double() @ self._basis.T.double() * self._scale[fold, None]
         return weights.masked_fill(self._dropped[fold, None], 0.0), unknowns[..., -1].double()
+
+
+def _with_last_class(others: Tensor) -> Tensor:
+    return torch.cat([others, -others.sum(1, keepdim=True)], 1)
 
 
 def _eigenbasis(standardised: Tensor) -> Tensor:

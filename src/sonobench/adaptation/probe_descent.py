@@ -23,12 +23,14 @@ _REFRESH = 15
 # A problem is left alone when the objective could still fall by about this share of itself. At weak
 # penalties a small gradient alone does not pin the solution down: there, two solutions with all
 # entries of the gradient below 1e-5 differed by a fifth in their validation NLL.
-_DECREMENT = 1e-7
+_DECREMENT = 1e-6
 # A step has gone too far where the objective rises more steeply than this share of how it fell.
 _UPHILL = 0.1
 _BACKTRACKS = 20
 # Share of the gradient at the start that float32's changes of it cannot take away.
 _FLOOR = 1e-6
+# Newton steps of the extrapolation: its M unknowns need no more.
+_EXTRAPOLATIONS = 3
 # Iterations without progress after which to start again from an exact gradient.
 _STALLED = 100
 _MAX_ITERATIONS = 1000
@@ -144,28 +146,49 @@ def descend(
     return weights_change, intercepts_change, iterations
 
 
-def extrapolated_length(
-    rotated: RotatedFeatures,
-    fold: Tensor,
-    penalty: Tensor,
-    weights: Tensor,
-    logits: Tensor,
-    weights_change: Tensor,
-    logits_change: Tensor,
+def extrapolate(
+    rotated: RotatedFeatures, fold: Tensor, penalty: Tensor, weights: Tensor, logits: Tensor
 ) -> Tensor:
-    """Return how far, (P, 1, 1), to follow the line through the last two solutions.
+    """Return how far, (P, M), to follow each of the steps between the last M + 1 solutions.
 
-    The solutions lie on a smooth curve in λ, so the way from the last but one to the last
-    points on to the next. The logits along it are known, so looking there costs no product.
+    The solutions lie on a smooth curve in λ, and the next is not far from the plane through the
+    last few. Where in it the objective is least, Newton's method finds with M unknowns; the logits
+    along every step are known, so that it costs no product.
+
+    Args:
+        rotated: the features.
+        fold: (P,) int64.
+        penalty: (P,) λ of the next solution.
+        weights: (M + 1, P, K, D) float64 of the solutions so far, newest last.
+        logits: (M + 1, P, K, N) of all images there.
+
     """
-    logits, change = logits[:, :, rotated.rows], logits_change[:, :, rotated.rows]
+    steps, changes = weights.diff(dim=0), logits[..., rotated.rows].diff(dim=0).float()
+    along = logits[-1][..., rotated.rows].float()
     weight = rotated.weight[fold][:, None]
-    residual = _residual(logits, rotated.targets)
-    slope = _dot(residual * weight, change)
-    slope += penalty * _dot(weights_change, weights)
-    quadratic = penalty * _dot(weights_change, weights_change)
-    length, _ = _step_length(logits, residual, change, rotated.targets, weight, slope, quadratic)
-    return length
+    norms = penalty[:, None, None] * torch.einsum("ipkd,jpkd->pij", steps, steps)
+    pull = penalty[:, None] * torch.einsum("ipkd,pkd->pi", steps, weights[-1])
+    lengths = torch.zeros_like(pull)
+    for _ in range(_EXTRAPOLATIONS):
+        residual = _residual(along, rotated.targets)
+        probabilities = residual + rotated.targets
+        slopes = torch.einsum("pkn,ipkn->pi", residual * weight, changes).double()
+        slopes += pull + torch.einsum("pij,pj->pi", norms, lengths)
+        deviations = changes - (probabilities * changes).sum(2, keepdim=True)
+        curvature = torch.einsum("ipkn,jpkn->pij", probabilities * weight * deviations, changes)
+        curvature = curvature.double() + norms
+        # Steps that are nearly parallel leave less curvature than float32 resolves.
+        diagonal = torch.diagonal(curvature, dim1=1, dim2=2)
+        curvature += torch.diag_embed(1e-6 * diagonal + torch.finfo(torch.float32).tiny)
+        newton = -torch.linalg.solve(curvature, slopes)
+        change = torch.einsum("pi,ipkn->pkn", newton.float(), changes)
+        quadratic = torch.einsum("pi,pij,pj->p", newton, norms, newton)
+        length, _ = _step_length(
+            along, residual, change, rotated.targets, weight, (slopes * newton).sum(1), quadratic
+        )
+        lengths += length[:, 0] * newton
+        along = along + length.float() * change
+    return lengths
 
 
 def _start(
@@ -237,9 +260,10 @@ def _distance(rotated: RotatedFeatures, running: _Running) -> Tensor:
     Vandenberghe, Convex Optimization, section 9.5.1).
     """
     gradient = running.gradient
-    largest = rotated.largest(running.fold, gradient)
-    decrement = _dot(gradient, _precondition(running, gradient)) / 2
-    return torch.maximum(largest / running.largest_aim, decrement / running.decrement_aim)
+    decrement = _dot(gradient, _precondition(running, gradient)) / 2 / running.decrement_aim
+    if (decrement > 1).all():
+        return decrement
+    return torch.maximum(decrement, rotated.largest(running.fold, gradient) / running.largest_aim)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

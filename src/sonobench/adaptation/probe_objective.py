@@ -115,7 +115,7 @@ class ProbeObjective:
         """Yield some rows at a time and their features, less `centre`, in double precision."""
         for start in range(0, len(self.features), BLOCK):
             rows = slice(start, start + BLOCK)
-            yield rows, self.features[rows].double() - self.centre
+            yield rows, self.features[rows].double().sub_(self.centre)
 
     def evaluate(
         self, fold: Tensor, penalty: Tensor, weights: Tensor, intercepts: Tensor

@@ -22,9 +22,11 @@ import torch
 from torch import Tensor
 
 from sonobench.adaptation.probe_coordinates import RotatedFeatures
-from sonobench.adaptation.probe_descent import descend, extrapolated_length
+from sonobench.adaptation.probe_descent import descend, extrapolate
 from sonobench.adaptation.probe_objective import Evaluation, ProbeObjective
 
+# Solutions from whose plane the next is started; more than four save no iterations.
+_RECENT = 4
 # Rounds of iterative refinement at most; ill-conditioned features take two or three.
 _ROUNDS = 20
 
@@ -102,7 +104,8 @@ def fit_path(
         validation: (F, N) the images every fold chooses its penalty on.
         n_classes: K.
         penalties: (L,) λ, positive, from strong to weak.
-        tolerance: for the certificate.
+        tolerance: for the certificate. At weak penalties that alone is little, and solutions are
+            taken further, to where the objective would fall by some 1e-6 of itself.
         patience: how many values in a row of the selection metric that are worse than the best so
             far end a fold's path; None fits all penalties.
         selection: the metric on the validation images that chooses the penalty.
@@ -146,7 +149,7 @@ def fit_path(
     fitted = np.zeros(shape, dtype=np.bool_)
 
     every_fold = torch.arange(n_folds, device=device)
-    last = before = _at_class_frequencies(objective, every_fold)
+    recent = [_at_class_frequencies(objective, every_fold)]
     batches = [np.arange(n_penalties)] if all_at_once else np.arange(n_penalties)[:, None]
     for batch in batches:
         running = [f for f in range(n_folds) if not _has_ended(loss[f, : batch[0]], patience)]
@@ -157,11 +160,12 @@ def fit_path(
         fold = torch.tensor(running, device=device).repeat_interleave(len(batch))
         position = np.tile(batch, len(running))
         penalty = torch.from_numpy(penalties[position]).to(device)
-        start = _extrapolate(rotated, fold, penalty, before, last)
+        start = _extrapolate(rotated, fold, penalty, recent)
         solution, steps = _solve(objective, rotated, fold, penalty, start, tolerance)
         if not all_at_once:
-            before, last = last, last.select(every_fold)
-            last.put(fold, solution)
+            latest = recent[-1].select(every_fold)
+            latest.put(fold, solution)
+            recent = [*recent[-_RECENT + 1 :], latest]
 
         on_original, bias = objective.on_original(fold, solution.weights, solution.intercepts)
         where = fold.cpu().numpy(), position
@@ -257,16 +261,17 @@ def _descend_and_evaluate(
 
 
 def _extrapolate(
-    rotated: RotatedFeatures, fold: Tensor, penalty: Tensor, before: Evaluation, last: Evaluation
+    rotated: RotatedFeatures, fold: Tensor, penalty: Tensor, recent: list[Evaluation]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return weights, intercepts and logits on the line through the last two solutions."""
-    before, last = before.select(fold), last.select(fold)
-    weights, logits = last.weights - before.weights, last.logits - before.logits
-    length = extrapolated_length(rotated, fold, penalty, last.weights, last.logits, weights, logits)
+    """Return weights, intercepts and logits to start from: in the plane of recent solutions."""
+    weights = torch.stack([solution.weights[fold] for solution in recent])
+    intercepts = torch.stack([solution.intercepts[fold] for solution in recent])
+    logits = torch.stack([solution.logits[fold] for solution in recent])
+    lengths = extrapolate(rotated, fold, penalty, weights, logits)
     return (
-        last.weights + length * weights,
-        last.intercepts + length[..., 0] * (last.intercepts - before.intercepts),
-        (last.logits + length * logits).float(),
+        weights[-1] + torch.einsum("pi,ipkd->pkd", lengths, weights.diff(dim=0)),
+        intercepts[-1] + torch.einsum("pi,ipk->pk", lengths, intercepts.diff(dim=0)),
+        (logits[-1] + torch.einsum("pi,ipkn->pkn", lengths, logits.diff(dim=0))).float(),
     )
 
 
