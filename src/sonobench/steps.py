@@ -3,13 +3,12 @@
 A step's `version` rises when its result changes; then its artefacts are made anew.
 """
 
-import ctypes
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +35,6 @@ from sonobench.images import Geometry, Pack, decode_all
 from sonobench.protocol import LinearProbe, Numerics
 
 THUMBNAIL = Geometry("pad_square", 96)
-# Of glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # Images an embedding task: what a killed run loses at most, for each encoder at work.
 _CHUNK = 512
 
@@ -137,25 +134,11 @@ def _opened(spec: EncoderSpec, backend: str) -> tuple[Encoder, KeyTable | None]:
 @contextmanager
 def _arithmetic(numerics: Numerics) -> Iterator[None]:
     """Threads and precision as the protocol has them, for torch and for numpy's BLAS."""
-    _keep_large_blocks()
     torch.set_num_threads(numerics.threads_per_task)
     torch.backends.cuda.matmul.allow_tf32 = numerics.tf32
     torch.backends.cudnn.allow_tf32 = numerics.tf32
     with threadpool_limits(numerics.threads_per_task):
         yield
-
-
-@cache
-def _keep_large_blocks() -> None:
-    """Let glibc keep freed memory for the next layer's activations.
-
-    It would give every block of some MiB back to the system and fault it in again: a CPU forward
-    pass of a convolutional network took twice as long. Other C libraries have no such setting.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def certificate_job(spec: EncoderSpec, numerics: Numerics) -> Job:

@@ -1,7 +1,9 @@
 """Images of a pack to features, in micro-batches, in memory that does not grow with the dataset."""
 
+import ctypes
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +11,9 @@ import torch
 
 from sonobench.encoders.encoder import Encoder, EncoderError
 from sonobench.images import Pack
+
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def embed(
@@ -24,6 +29,7 @@ def embed(
     Raises:
         EncoderError: a feature is not finite (names the encoder and the image's position).
     """
+    _keep_large_blocks()
     features = np.empty((len(positions), encoder.card.dimension), dtype=np.float32)
     for start, images in _batches(pack, positions, micro_batch):
         batch = encoder.features(images).numpy()
@@ -48,3 +54,16 @@ def _batches(
             following = positions[start + size : start + 2 * size]
             coming = reader.submit(pack.batch, following) if len(following) else None
             yield start, torch.from_numpy(ready.result())
+
+
+@cache
+def _keep_large_blocks() -> None:
+    """Let glibc keep freed memory for the next layer's activations.
+
+    It would give every block of some MiB back to the system and fault it in again: a CPU forward
+    pass of a convolutional network took twice as long. Other C libraries have no such setting.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
