@@ -1,5 +1,6 @@
 """The command line, as a user calls it."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,25 @@ def test_a_dry_run_tells_and_makes_nothing(
     assert "decode 42 images" in shown
     assert "embed random:timm:test_vit" in shown
     assert sorted(out.rglob("*.npy")) == before
+
+
+def test_a_factory_is_found_in_the_working_directory(
+    write_protocol: WriteProtocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "factory_of_cli_test.py").write_text(
+        "from torch import nn\n"
+        "from sonobench.encoders import EncoderCard, Preprocess\n"
+        "from sonobench.images import Geometry\n"
+        "def build():\n"
+        "    network = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())\n"
+        "    return network, EncoderCard('mine', Preprocess(Geometry('squash', 32)), 48)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    protocol = write_protocol(encoders=[{"python": "factory_of_cli_test:build"}])
+    code, shown = call("run", protocol, "--out", tmp_path / "run", "--workers", 1)
+    assert code == 0, shown
+    assert "factory_of_cli_test:build" in shown
 
 
 def test_a_dry_run_names_missing_weights(

@@ -1,5 +1,6 @@
 """Commands, their options, and how errors and tables are shown."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -84,6 +85,8 @@ def run(
 ) -> None:
     """Run a benchmark, or go on with one that was stopped."""
     overrides = settings or []
+    # A protocol's Python factory is looked for in the working directory, as `python -m` would.
+    sys.path.insert(0, str(Path.cwd()))
     with user_errors():
         if dry:
             plan = Plan.make(protocol, out, data_root, store, device, overrides)
