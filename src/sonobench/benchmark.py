@@ -1,31 +1,33 @@
 """One benchmark from protocol to report: the only place where all rooms meet."""
 
-import json
 import logging
 import os
-import platform
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from importlib import metadata
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 
 from sonobench import steps
+from sonobench.diagnostics import write_thumbnails
 from sonobench.encoders import file_sha256
-from sonobench.engine import Failure, Job, LocalEngine, Store, Task, log_to, log_to_console
+from sonobench.engine import Failure, LocalEngine, Store, log_to, log_to_console
 from sonobench.evaluation import Evaluation, EvaluationSettings, evaluate
-from sonobench.images import Geometry, Pack
+from sonobench.images import Geometry
+from sonobench.jobs import plan_jobs
+from sonobench.outputs import (
+    encoder_record,
+    environment,
+    write_certificates,
+    write_data,
+    write_json,
+    write_predictions,
+)
 from sonobench.preparation import (
-    Data,
     Member,
     decode_and_divide,
     find_cohorts,
@@ -38,7 +40,6 @@ from sonobench.protocol import (
     find_protocol,
     load_protocol,
     protocol_hash,
-    safe_name,
     shipped_protocols,
 )
 from sonobench.report import write_report
@@ -46,7 +47,6 @@ from sonobench.tables import (
     PREDICTIONS,
     RESULTS,
     SAMPLES,
-    SPLITS,
     TableError,
     read_classes,
     read_table,
@@ -56,21 +56,6 @@ from sonobench.tables import (
 )
 
 _logger = logging.getLogger("sonobench")
-
-_PACKAGES = (
-    "sonobench",
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "pandas",
-    "pyarrow",
-    "pillow",
-)
-# Pictures a class and cohort in the report's gallery.
-_THUMBNAILS = 6
 
 
 @dataclass(frozen=True)
@@ -212,21 +197,21 @@ class Plan:
             files, left_out = hash_files(cohorts, protocol.unreadable)
         with clock.stage("decoding and splits"):
             data = decode_and_divide(protocol, files, geometries(members), alone, store, left_out)
-        _write_data(out, data)
+        write_data(out, data)
 
         with clock.stage("embedding and training"):
-            jobs, certificates, adapted = self.jobs(members, data)
+            jobs, certificates, adapted = plan_jobs(protocol, members, data, self.workers)
             failures = engine.run(jobs)
         with clock.stage("writing predictions"):
-            trained = _write_predictions(out, store, adapted, protocol)
-            _write_certificates(out, store, certificates)
-            _write_thumbnails(out, store, data, images)
+            trained = write_predictions(out, store, adapted, protocol)
+            write_certificates(out, store, certificates)
+            write_thumbnails(out, store, data, images)
         manifest = {
-            **_environment(),
+            **environment(),
             "started": started,
             "command": sys.argv,
             "protocol": {"name": protocol.name, "sha256": identity},
-            "encoders": [_encoder_record(member) for member in members],
+            "encoders": [encoder_record(member) for member in members],
             "skipped": [{"encoder": s.label, "reason": s.reason} for s in skipped],
             "failures": [{"job": f.job, "error": f.error} for f in failures],
             "trained": trained,
@@ -240,68 +225,11 @@ class Plan:
             },
             "seconds": clock.seconds,
         }
-        _write_json(out / "manifest.json", manifest)
+        write_json(out / "manifest.json", manifest)
         with clock.stage("evaluation and report"):
             evaluation = report(out)
-        _write_json(out / "manifest.json", {**manifest, "seconds": clock.seconds})
+        write_json(out / "manifest.json", {**manifest, "seconds": clock.seconds})
         return Run(out, evaluation, tuple(failures))
-
-    def jobs(
-        self, members: Sequence[Member], data: Data
-    ) -> tuple[list[Job], dict[str, Task], dict[tuple[str, str, int], Task]]:
-        """Jobs of admission, embedding and adaptation.
-
-        Returns:
-            The jobs, the certificate's task of each encoder's label, and the task of each trained
-            (encoder, adaptation, seed).
-        """
-        protocol = self.protocol
-        numerics, classes, seed = protocol.numerics, protocol.classes, protocol.seeds[0]
-        settings = protocol.adaptations.linear_probe
-        majority = steps.majority_job(data.samples, data.splits, classes)
-        jobs, certificates = [majority], dict[str, Task]()
-        adapted = {("none", "majority_class", seed): majority.tasks[0]}
-        for member in members:
-            features = dict[int, list[Task]]()
-            if member.embeddings is not None:
-                read = steps.given_embeddings_job(
-                    member.entry.label,
-                    member.embeddings,
-                    file_sha256(member.embeddings),
-                    data.samples,
-                )
-                jobs.append(read)
-                features[seed] = list(read.tasks)
-            for spec in member.specs:
-                certificate = steps.certificate_job(spec, numerics)
-                jobs.append(certificate)
-                certificates.setdefault(spec.label, certificate.tasks[0])
-                tasks = features.setdefault(spec.seed if spec.seed is not None else seed, [])
-                for name, positions in data.positions.items():
-                    pixels = data.samples.loc[data.samples["dataset"] == name, "pixel_sha256"]
-                    embedding, embedded = steps.embed_jobs(
-                        spec,
-                        name,
-                        pixels.tolist(),
-                        positions,
-                        steps.pack_task(data.files[name].hashes, spec.card.preprocess.geometry),
-                        certificate.tasks[0],
-                        numerics,
-                        shares=self.workers,
-                    )
-                    jobs += embedding
-                    tasks += embedded
-            if settings is None:
-                continue
-            for trained_seed, tasks in features.items():
-                name = f"linear probe {member.entry.label}"
-                name += f" seed {trained_seed}" if len(features) > 1 else ""
-                probe = steps.probe_job(
-                    name, tasks, data.samples, data.splits, classes, settings, numerics
-                )
-                jobs.append(probe)
-                adapted[member.entry.label, "linear_probe", trained_seed] = probe.tasks[0]
-        return _each_task_once(jobs), certificates, adapted
 
 
 def report(folder: Path) -> Evaluation:
@@ -364,127 +292,7 @@ def _with_backend(protocol: Protocol, device: str) -> Protocol:
     return protocol.model_copy(update={"numerics": numerics})
 
 
-def _each_task_once(jobs: Sequence[Job]) -> list[Job]:
-    """Take from a job what an earlier one makes: one encoder under two labels is one work."""
-    made = set[Task]()
-    kept = []
-    for job in jobs:
-        own = tuple(task for task in job.tasks if task not in made)
-        made.update(own)
-        if own:
-            kept.append(replace(job, tasks=own))
-    return kept
-
-
 def _workers(protocol: Protocol) -> int:
     if protocol.numerics.backend == "cuda":
         return 1
     return max(1, (os.cpu_count() or 1) // protocol.numerics.threads_per_task)
-
-
-def _write_data(out: Path, data: Data) -> None:
-    write_parquet(data.samples, out / "samples.parquet", SAMPLES)
-    write_parquet(data.splits, out / "splits.parquet", SPLITS)
-    _write_json(out / "audit.json", data.audit)
-
-
-def _write_predictions(
-    out: Path, store: Store, adapted: dict[tuple[str, str, int], Task], protocol: Protocol
-) -> list[dict[str, str]]:
-    predictions: dict[tuple[str, str], list[pd.DataFrame]] = {}
-    paths = []
-    for (encoder, adaptation, seed), task in adapted.items():
-        if not store.has(task):
-            continue
-        made = steps.read_adapted(store, task)
-        rows = made.predictions.assign(encoder=encoder, adaptation=adaptation, seed=seed)
-        predictions.setdefault((encoder, adaptation), []).append(rows)
-        if adaptation == "linear_probe":
-            paths.append(made.diagnostics.assign(encoder=encoder, seed=seed))
-    written = set()
-    for (encoder, adaptation), tables in predictions.items():
-        file = out / "predictions" / f"{safe_name(encoder)}__{adaptation}.parquet"
-        write_parquet(pd.concat(tables, ignore_index=True), file, PREDICTIONS, protocol.classes)
-        written.add(file)
-    # What an earlier protocol of this folder left is not of this run.
-    for file in set((out / "predictions").glob("*.parquet")) - written:
-        file.unlink()
-    probes = out / "diagnostics" / "probe.parquet"
-    probes.unlink(missing_ok=True)
-    if paths:
-        replace_file(probes, pd.concat(paths, ignore_index=True).to_parquet(index=False))
-    return [{"encoder": encoder, "adaptation": adaptation} for encoder, adaptation in predictions]
-
-
-def _write_certificates(out: Path, store: Store, certificates: dict[str, Task]) -> None:
-    for label, task in certificates.items():
-        if store.has(task):
-            text = (store.folder(task) / "certificate.json").read_bytes()
-            replace_file(out / "diagnostics" / "certificates" / f"{safe_name(label)}.json", text)
-
-
-def _write_thumbnails(out: Path, store: Store, data: Data, images: bool) -> None:
-    """Pictures of a few subjects of each cohort and class, over all sites, one a subject."""
-    folder = out / "diagnostics" / "thumbnails"
-    shutil.rmtree(folder, ignore_errors=True)
-    if not images:
-        return
-    rows = []
-    for name, files in data.files.items():
-        task = steps.pack_task(files.hashes, steps.THUMBNAIL)
-        pack = Pack(store.folder(task), steps.THUMBNAIL)
-        table = data.samples[data.samples["dataset"] == name]
-        table = table.assign(position=data.positions[name]).sort_values("image_id")
-        table = table.drop_duplicates(["label", "subject_id"])
-        # The first of every site, then the second of every site …
-        turn = table.groupby(["label", "site"], dropna=False).cumcount()
-        chosen = table.iloc[np.argsort(turn, kind="stable")].groupby("label").head(_THUMBNAILS)
-        for row in chosen.itertuples():
-            square = pack.batch(np.array([row.position]))[0]
-            picture = Image.fromarray(square[0] if len(square) == 1 else square.transpose(1, 2, 0))
-            file = f"{steps.digest([row.image_id])[:16]}.png"
-            folder.mkdir(parents=True, exist_ok=True)
-            picture.save(folder / file, optimize=True)
-            rows.append({"image_id": row.image_id, "file": file})
-    replace_file(folder / "index.csv", pd.DataFrame(rows).to_csv(index=False).encode())
-
-
-def _encoder_record(member: Member) -> dict[str, Any]:
-    if not member.specs:
-        file = member.embeddings
-        assert file is not None
-        record = {"embeddings": file.name, "sha256": file_sha256(file), "verified": False}
-        return {"label": member.entry.label, **record}
-    card = member.specs[0].card
-    return {
-        "label": member.entry.label,
-        "architecture": card.architecture,
-        "feature": card.feature,
-        "dimension": card.dimension,
-        "citation": card.citation,
-        "licence": card.licence,
-        "control": card.control,
-        "weights": member.specs[0].identity["weights"],
-        "preprocess": member.specs[0].identity["preprocess"],
-        "pretraining": {
-            name: {"status": record.status, "evidence": record.evidence}
-            for name, record in card.pretraining.items()
-        },
-        "verified": True,
-    }
-
-
-def _environment() -> dict[str, Any]:
-    return {
-        "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "cpu_count": os.cpu_count(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-    }
-
-
-def _write_json(file: Path, content: Any) -> None:
-    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
-    replace_file(file, (text + "\n").encode())

@@ -12,6 +12,7 @@ from sonobench.benchmark import Plan, geometries
 from sonobench.encoders import EncoderSpec, open_encoder
 from sonobench.engine import LocalEngine, Store
 from sonobench.images import Geometry, UnreadableImage, decode
+from sonobench.jobs import plan_jobs
 from sonobench.preparation import (
     Files,
     decode_and_divide,
@@ -54,7 +55,7 @@ def dry_run(plan: Plan, console: Console) -> None:
 
     if decoded == len(packs):
         data = decode_and_divide(plan.protocol, files, needed, engine, store, left_out)
-        jobs, _, _ = plan.jobs(members, data)
+        jobs, _, _ = plan_jobs(plan.protocol, members, data, plan.workers)
         present = {job.name: sum(store.has(task) for task in job.tasks) for job in jobs}
         made = {job.name: len(job.tasks) for job in jobs}
     else:

@@ -1,0 +1,24 @@
+"""The steps of a benchmark as jobs: which task makes what from what, and the code that does it.
+
+A step's `version` rises when its result changes; then its artefacts are made anew.
+"""
+
+from sonobench.steps.cohorts import THUMBNAIL, decode_job, index_task, pack_task, phantom_job
+from sonobench.steps.common import digest
+from sonobench.steps.features import certificate_job, embed_jobs, given_embeddings_job
+from sonobench.steps.training import majority_job, probe_job, read_adapted
+
+__all__ = [
+    "THUMBNAIL",
+    "certificate_job",
+    "decode_job",
+    "digest",
+    "embed_jobs",
+    "given_embeddings_job",
+    "index_task",
+    "majority_job",
+    "pack_task",
+    "phantom_job",
+    "probe_job",
+    "read_adapted",
+]

@@ -1,0 +1,198 @@
+"""Steps of the encoders: admission, embedding in chunks, and features computed elsewhere."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sonobench.encoders import (
+    Encoder,
+    EncoderError,
+    EncoderSpec,
+    KeyTable,
+    certify,
+    embed,
+    open_encoder,
+)
+from sonobench.engine import Job, Progress, Store, Task
+from sonobench.images import Pack
+from sonobench.protocol import Numerics
+from sonobench.steps.common import arithmetic, digest
+
+# Images an embedding task: what a killed run loses at most, for each encoder at work.
+_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Images `start` … `stop` of a cohort, and the task that embeds them."""
+
+    task: Task
+    start: int
+    stop: int
+
+
+def _named(spec: EncoderSpec) -> str:
+    return f"{spec.label} seed {spec.seed}" if spec.seed else spec.label
+
+
+# The encoder that this process opened last: certificate and embeddings come one after the other.
+_last_opened: dict[str, tuple[Encoder, KeyTable | None]] = {}
+
+
+def _opened(spec: EncoderSpec, backend: str) -> tuple[Encoder, KeyTable | None]:
+    key = json.dumps([spec.identity, backend], sort_keys=True)
+    if key not in _last_opened:
+        _last_opened.clear()
+        _last_opened[key] = open_encoder(spec, backend)
+    return _last_opened[key]
+
+
+def certificate_job(spec: EncoderSpec, numerics: Numerics) -> Job:
+    """Admission of an encoder."""
+    task = Task(
+        "certificate", 2, {"encoder": spec.identity, "numerics": numerics.model_dump(mode="json")}
+    )
+    return Job(f"admit {_named(spec)}", (task,), partial(_certify, spec, numerics), unit="encoders")
+
+
+def _certify(
+    spec: EncoderSpec,
+    numerics: Numerics,
+    tasks: Sequence[Task],
+    store: Store,
+    progress: Progress,
+) -> None:
+    with arithmetic(numerics):
+        encoder, table = _opened(spec, numerics.backend)
+        certificate = certify(spec, encoder, table)
+    for task in tasks:
+        with store.write(task) as folder:
+            text = json.dumps(certificate, indent=1, sort_keys=True)
+            (folder / "certificate.json").write_text(text + "\n", encoding="utf-8")
+    progress.advance()
+
+
+def embed_jobs(
+    spec: EncoderSpec,
+    cohort: str,
+    pixels: Sequence[str],
+    positions: npt.NDArray[np.int64],
+    pack: Task,
+    certificate: Task,
+    numerics: Numerics,
+    shares: int,
+) -> tuple[list[Job], list[Task]]:
+    """Embeddings of a cohort's images, in tasks of some hundred images each.
+
+    Args:
+        spec: the encoder.
+        cohort: its name, for people.
+        pixels: pixel_sha256 of the images, in the order of the sample table.
+        positions: their positions in the pack.
+        pack: the pack with the encoder's geometry.
+        certificate: without it the encoder is not used.
+        numerics: the protocol's.
+        shares: into how many jobs the tasks are divided, that can run side by side.
+
+    Returns:
+        The jobs, and all tasks in the order of the images.
+    """
+    settings = {"encoder": spec.identity, "numerics": numerics.model_dump(mode="json")}
+    chunks = [
+        Chunk(
+            Task("embed", 1, {**settings, "pixels": digest(pixels[start : start + _CHUNK])}),
+            start,
+            min(start + _CHUNK, len(pixels)),
+        )
+        for start in range(0, len(pixels), _CHUNK)
+    ]
+    name = f"embed {_named(spec)} · {cohort}"
+    shares = min(shares, len(chunks))
+    jobs = []
+    for share, part in enumerate(np.array_split(np.arange(len(chunks)), shares)):
+        own = {chunks[position].task.key: chunks[position] for position in part}
+        jobs.append(
+            Job(
+                name + (f" ({share + 1} of {shares})" if shares > 1 else ""),
+                tuple(chunk.task for chunk in own.values()),
+                partial(_embed, spec, own, positions, pack, numerics),
+                needs=(pack, certificate),
+                total=sum(chunk.stop - chunk.start for chunk in own.values()),
+                unit="images",
+            )
+        )
+    return jobs, [chunk.task for chunk in chunks]
+
+
+def _embed(
+    spec: EncoderSpec,
+    chunks: Mapping[str, Chunk],
+    positions: npt.NDArray[np.int64],
+    pack_task: Task,
+    numerics: Numerics,
+    tasks: Sequence[Task],
+    store: Store,
+    progress: Progress,
+) -> None:
+    pack = Pack(store.folder(pack_task), spec.card.preprocess.geometry)
+    with arithmetic(numerics):
+        encoder, _ = _opened(spec, numerics.backend)
+        for task in tasks:
+            chunk = chunks[task.key]
+            features = embed(
+                encoder,
+                pack,
+                positions[chunk.start : chunk.stop],
+                micro_batch=numerics.micro_batch,
+                on_progress=progress.advance,
+            )
+            with store.write(task) as folder:
+                np.save(folder / "features.npy", features)
+
+
+def given_embeddings_job(label: str, file: Path, file_hash: str, samples: pd.DataFrame) -> Job:
+    """Features that were computed elsewhere, in the order of the sample table."""
+    image_ids = samples["image_id"].tolist()
+    task = Task("embed", 1, {"file": file_hash, "image_ids": digest(image_ids)})
+    return Job(f"read {label}", (task,), partial(_read_embeddings, file, image_ids), unit="files")
+
+
+def _read_embeddings(
+    file: Path, image_ids: list[str], tasks: Sequence[Task], store: Store, progress: Progress
+) -> None:
+    try:
+        table = pq.read_table(file, columns=["image_id", "features"]).to_pandas()
+    except (pa.ArrowException, OSError) as error:
+        raise EncoderError(
+            f"{file}: expected Parquet with the columns image_id and features ({error})"
+        ) from None
+    if table["image_id"].duplicated().any():
+        twice = table.loc[table["image_id"].duplicated(), "image_id"].iloc[0]
+        raise EncoderError(f"{file}: image_id '{twice}' stands there twice")
+    by_id = table.set_index("image_id")["features"]
+    missing = [image_id for image_id in image_ids if image_id not in by_id.index]
+    if missing:
+        raise EncoderError(
+            f"{file}: no features for {len(missing)} of {len(image_ids)} images; first: "
+            f"'{missing[0]}'. image_id is dataset name/path within the dataset."
+        )
+    rows = by_id[image_ids].tolist()
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1:
+        raise EncoderError(f"{file}: features differ in length: {sorted(lengths)[:5]}")
+    features = np.array(rows, dtype=np.float32)
+    if not np.isfinite(features).all():
+        bad = image_ids[int(np.flatnonzero(~np.isfinite(features).all(1))[0])]
+        raise EncoderError(f"{file}: features of '{bad}' are not finite")
+    for task in tasks:
+        with store.write(task) as folder:
+            np.save(folder / "features.npy", features)
+    progress.advance()
