@@ -54,6 +54,15 @@ def test_its_description_tells_what_made_it_and_its_files(store: Store) -> None:
     }
 
 
+def test_scratch_outlives_a_failed_attempt_and_goes_with_publication(store: Store) -> None:
+    (store.scratch(TASK) / "epoch").write_text("3")
+    with pytest.raises(RuntimeError), store.write(TASK):
+        raise RuntimeError("killed")
+    assert (Store(store.root).scratch(TASK) / "epoch").read_text() == "3"
+    write(store)
+    assert list(store.root.glob("scratch/*")) == []
+
+
 def test_what_was_not_made_is_missing_with_a_remedy(store: Store) -> None:
     assert not store.has(TASK)
     with pytest.raises(ArtefactMissing, match=f"text {TASK.key} is not in the store .*run the"):

@@ -3,6 +3,7 @@
     root/KIND/KE/KEY/…      an artefact: its files, and task.json with their sizes and SHA-256
     root/aside/…            unfinished ones, each with a lock that its writer holds
     root/claims/…           one lock a task that is being made
+    root/scratch/KIND~KEY/  what a task that was stopped needs to go on, until it is published
 
 Several processes and hosts may use one store: an artefact appears by a rename, after all of its
 files are on the disk, and never changes. Two that make the same one do no harm; claims keep
@@ -29,7 +30,7 @@ from sonobench.engine.task import Task
 _logger = logging.getLogger(__name__)
 
 _DESCRIPTION = "task.json"
-_OWN_FOLDERS = ("aside", "claims")
+_OWN_FOLDERS = ("aside", "claims", "scratch")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # Some writers report a full disk without its error number: numpy and safetensors in words only,
 # torch not even so, but what it had written then fills the disk to the last block.
@@ -93,6 +94,7 @@ class Store:
                 yield aside
                 _seal(aside, task)
                 self._publish(aside, task)
+                shutil.rmtree(self.root / "scratch" / f"{task.kind}~{task.key}", ignore_errors=True)
             except Exception as error:
                 if self._is_full(error):
                     raise StoreError(
@@ -137,6 +139,15 @@ class Store:
             with suppress(StoreError), self._hold(_lock_file(aside)) as is_left:
                 if is_left:
                     shutil.rmtree(aside, ignore_errors=True)
+
+    def scratch(self, task: Task) -> Path:
+        """A folder that outlives a killed process, for a long task to go on from.
+
+        Only who holds the task's claim may write there. It goes when the artefact is published.
+        """
+        folder = self.root / "scratch" / f"{task.kind}~{task.key}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def _place(self, task: Task) -> Path:
         if task.kind in _OWN_FOLDERS:
