@@ -1,16 +1,23 @@
-"""Tiny real hospitals: folders of real PNG files with a manifest."""
+"""Tiny real hospitals: folders of real PNG files with a manifest, and benchmarks on them."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
+
+import sonobench
 
 CLASSES = ("abdomen", "brain", "femur")
 
 
 WriteProtocol = Callable[..., Path]
+
+# In this process: starting workers costs more than these tiny tasks.
+run_tiny = partial(sonobench.run, workers=1)
 
 
 def write_hospital(
@@ -40,3 +47,21 @@ def write_hospital(
     manifest = pd.DataFrame(rows)
     manifest.to_csv(folder / "manifest.csv", index=False)
     return manifest
+
+
+def macro_f1(run: sonobench.Run, **where: str) -> float:
+    chosen = run.results
+    where = {"label_space": "open", "images": "all", "metric": "macro_f1"} | where
+    for column, value in where.items():
+        chosen = chosen[chosen[column] == value]
+    assert len(chosen) == 1
+    return float(chosen["estimate"].iloc[0])
+
+
+def edit(hospitals: Path, cohort: str = "home") -> pd.DataFrame:
+    return pd.read_csv(hospitals / cohort / "manifest.csv", dtype=str)
+
+
+def refused(protocol: Path, out: Path, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        run_tiny(protocol, out)

@@ -42,7 +42,7 @@ def plan_jobs(
             jobs.append(read)
             features[seed] = list(read.tasks)
         for spec in member.specs:
-            certificate = steps.certificate_job(spec, numerics)
+            certificate = steps.certificate_job(spec, numerics, protocol.admission)
             jobs.append(certificate)
             certificates.setdefault(spec.label, certificate.tasks[0])
             tasks = features.setdefault(spec.seed if spec.seed is not None else seed, [])

@@ -1,11 +1,14 @@
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from torchvision.transforms import InterpolationMode, Resize
 
-from sonobench.images import Geometry
+from sonobench.images import Geometry, decode
 
 KINDS = ["squash", "pad_square", "longest_side_pad"]
 
@@ -40,6 +43,32 @@ def test_a_square_is_exactly_the_published_description(
     pixels = picture(height, width, colour)
     square = Geometry(kind, 32).render(pixels)  # type: ignore[arg-type]
     assert (square == as_published(pixels, kind, 32)).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P"])
+@pytest.mark.parametrize("shape", [(37, 61), (91, 53), (48, 48)])
+def test_a_file_of_any_mode_is_rendered_as_the_rgb_image_that_pil_makes_of_it(
+    kind: str, mode: str, shape: tuple[int, int], tmp_path: Path
+) -> None:
+    image = Image.fromarray(picture(*shape, colour=True)).convert(mode)
+    if mode in ("LA", "RGBA"):
+        # The official pipelines drop alpha; they do not blend.
+        image.putalpha(Image.fromarray(picture(*shape, colour=False, seed=1)))
+    image.save(tmp_path / "file.png")
+    published = np.asarray(Image.open(tmp_path / "file.png").convert("RGB"))
+    square = Geometry(kind, 32).render(decode(tmp_path / "file.png").pixels)  # type: ignore[arg-type]
+    if square.ndim == 2:
+        square = np.stack([square] * 3, axis=2)
+    assert (square == as_published(published, kind, 32)).all()
+
+
+def test_squashing_is_torchvisions_resize_with_antialiasing() -> None:
+    pixels = picture(91, 53, colour=True)
+    resize = Resize((32, 32), InterpolationMode.BICUBIC, antialias=True)
+    assert (
+        Geometry("squash", 32).render(pixels) == np.asarray(resize(Image.fromarray(pixels)))
+    ).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,11 +1,9 @@
 """`sonobench models`: the catalogue of encoders, their weights, and their certificates."""
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich import box
 from rich.console import Console
@@ -13,7 +11,6 @@ from rich.table import Table
 
 from sonobench.cli.errors import user_errors
 from sonobench.encoders import (
-    Encoder,
     catalogue,
     certify,
     open_encoder,
@@ -31,7 +28,6 @@ models_app = typer.Typer(
 )
 
 _console = Console()
-_TIMED_BATCH = 8
 
 Name = Annotated[
     str, typer.Argument(help="A catalogue name, timm:NAME, open_clip:NAME or open_clip:NAME:TAG.")
@@ -99,7 +95,6 @@ def verify(
         spec = resolve(EncoderEntry(name=name, checkpoint=given), 0, Path())
         encoder, table = open_encoder(spec, "cpu")
         certificate = certify(spec, encoder, table)
-    certificate["images_a_second"] = _images_a_second(encoder)
     sha256 = certificate["identity"]["weights"].get("sha256", "none")
     file = weights_folder() / "certificates" / f"{name.replace(':', '_')}-{sha256[:12]}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -149,16 +144,6 @@ def _dropped(dropped: dict[str, str]) -> dict[str, str]:
 
 def _numbers(values: list[float]) -> str:
     return ", ".join(f"{value:.2f}" for value in values) or "none"
-
-
-def _images_a_second(encoder: Encoder) -> float:
-    side = encoder.card.preprocess.geometry.size
-    count = max(1, min(_TIMED_BATCH, _TIMED_BATCH * 224**2 // side**2))
-    batch = torch.zeros(count, 1, side, side, dtype=torch.uint8)
-    encoder.features(batch[:1])
-    start = time.perf_counter()
-    encoder.features(batch)
-    return count / (time.perf_counter() - start)
 
 
 def _here(card: EncoderCard) -> str:

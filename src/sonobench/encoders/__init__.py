@@ -4,7 +4,7 @@
 `embed` uses it. An encoder takes uint8 images; normalisation is sealed inside.
 """
 
-from sonobench.encoders.admission import certify
+from sonobench.encoders.admission import RANDOM_MEDIAN, certify
 from sonobench.encoders.card import EncoderCard, Preprocess, PretrainingRecord, Weights
 from sonobench.encoders.checkpoint import CheckpointError, KeyTable, file_sha256
 from sonobench.encoders.embedding import embed
@@ -13,6 +13,7 @@ from sonobench.encoders.registry import EncoderSpec, catalogue, open_encoder, re
 from sonobench.encoders.weights import WeightsMissing
 
 __all__ = [
+    "RANDOM_MEDIAN",
     "CheckpointError",
     "Encoder",
     "EncoderCard",

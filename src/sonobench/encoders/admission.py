@@ -1,5 +1,6 @@
 """Admission: an encoder shows that it is whole before any number of it reaches a table."""
 
+import time
 from dataclasses import asdict, replace
 from itertools import combinations
 from typing import Any
@@ -27,6 +28,7 @@ _IMAGES = 24
 _FEWEST_IMAGES = 8
 _FULL_SIDE = 256
 _TWINS = 3
+_TIMED_BATCH = 8
 
 
 def certify(spec: EncoderSpec, encoder: Encoder, table: KeyTable | None) -> dict[str, Any]:
@@ -72,6 +74,8 @@ def certify(spec: EncoderSpec, encoder: Encoder, table: KeyTable | None) -> dict
         "random_looking": bool(median is not None and median < RANDOM_MEDIAN),
         "cka_with_random_twins": with_twins,
         "cka_among_random_twins": among_twins,
+        "images_a_second": _images_a_second(encoder),
+        "device": str(encoder.device),
         "random_looking_matrices": sorted(k for k, v in distances.items() if v < RANDOM_MATRIX),
         "pretraining": {name: asdict(record) for name, record in spec.card.pretraining.items()},
     }
@@ -127,6 +131,18 @@ def spectral_distances(network: nn.Module) -> dict[str, float]:
 def _features(encoder: Encoder, images: torch.Tensor) -> npt.NDArray[np.float32]:
     batches = [encoder.features(batch) for batch in torch.split(images, _FEWEST_IMAGES)]
     return torch.cat(batches).numpy()
+
+
+def _images_a_second(encoder: Encoder) -> float:
+    """Of one timed batch; what else the machine does meanwhile slows it."""
+    side = encoder.card.preprocess.geometry.size
+    count = max(1, min(_TIMED_BATCH, _TIMED_BATCH * 224**2 // side**2))
+    batch = torch.zeros(count, 1, side, side, dtype=torch.uint8)
+    encoder.features(batch[:1])
+    start = time.perf_counter()
+    # Features come back to the CPU, so an accelerator has finished when they are here.
+    encoder.features(batch)
+    return count / (time.perf_counter() - start)
 
 
 def _alike_to_twins(

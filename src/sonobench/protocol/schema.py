@@ -254,6 +254,10 @@ class Protocol(_Section):
         default="skip",
         description="Encoders whose weights are not at hand: leave out with a clear line, or stop.",
     )
+    admission: Literal["mark", "strict"] = Field(
+        default="mark",
+        description="Encoders whose weights look random: mark them in every table, or refuse them.",
+    )
     adaptations: Adaptations = Field(
         default=Adaptations(), description="What is trained on top of every encoder."
     )

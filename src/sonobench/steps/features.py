@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sonobench.encoders import (
+    RANDOM_MEDIAN,
     Encoder,
     EncoderError,
     EncoderSpec,
@@ -21,7 +22,7 @@ from sonobench.encoders import (
     embed,
     open_encoder,
 )
-from sonobench.engine import Job, Progress, Store, Task
+from sonobench.engine import JSON, Job, Progress, Store, Task
 from sonobench.images import Pack
 from sonobench.protocol import Numerics
 from sonobench.steps.common import arithmetic, digest
@@ -55,17 +56,22 @@ def _opened(spec: EncoderSpec, backend: str) -> tuple[Encoder, KeyTable | None]:
     return _last_opened[key]
 
 
-def certificate_job(spec: EncoderSpec, numerics: Numerics) -> Job:
-    """Admission of an encoder."""
-    task = Task(
-        "certificate", 2, {"encoder": spec.identity, "numerics": numerics.model_dump(mode="json")}
-    )
-    return Job(f"admit {_named(spec)}", (task,), partial(_certify, spec, numerics), unit="encoders")
+def certificate_job(spec: EncoderSpec, numerics: Numerics, admission: str) -> Job:
+    """Admission of an encoder; `strict` refuses one whose weights look random."""
+    settings: dict[str, JSON] = {
+        "encoder": spec.identity,
+        "numerics": numerics.model_dump(mode="json"),
+        "admission": admission,
+    }
+    task = Task("certificate", 3, settings)
+    step = partial(_certify, spec, numerics, admission)
+    return Job(f"admit {_named(spec)}", (task,), step, unit="encoders")
 
 
 def _certify(
     spec: EncoderSpec,
     numerics: Numerics,
+    admission: str,
     tasks: Sequence[Task],
     store: Store,
     progress: Progress,
@@ -73,6 +79,12 @@ def _certify(
     with arithmetic(numerics):
         encoder, table = _opened(spec, numerics.backend)
         certificate = certify(spec, encoder, table)
+    if admission == "strict" and certificate["random_looking"] and not spec.card.control:
+        raise EncoderError(
+            f"{spec.label}: not admitted: its weights look random (median distance of their "
+            f"spectra to the Marchenko–Pastur law {certificate['spectral_distance_median']:.3f}, "
+            f"expected {RANDOM_MEDIAN} or more). Check the file, or set 'admission' to mark."
+        )
     for task in tasks:
         with store.write(task) as folder:
             text = json.dumps(certificate, indent=1, sort_keys=True)
