@@ -7,9 +7,9 @@ import platform
 
 import torch
 
-NAMES = ("probe", "bootstrap", "embed", "phantom")
+NAMES = ("probe", "bootstrap", "embed", "finetune", "phantom", "report", "audit")
 # Minutes long; by name only.
-FURTHER = ("coverage",)
+FURTHER = ("coverage", "chaos", "fuzz", "schedule")
 
 
 def main() -> None:

@@ -326,7 +326,7 @@ def test_a_path_out_of_the_manifests_folder(
     frame = edit(hospitals)
     frame.loc[0, "path"] = "../abroad/manifest.csv"
     save(frame, hospitals)
-    refused(write_protocol(), out, DatasetError, "row 2: path .* points out of the manifest's")
+    refused(write_protocol(), out, DatasetError, "row 2: path .* points out of the folder")
 
 
 def test_one_image_under_two_labels(

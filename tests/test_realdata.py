@@ -20,7 +20,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> sonobench.Run:
 def macro_f1(run: sonobench.Run, encoder: str, evaluation: str) -> float:
     rows = run.results.query(
         "encoder == @encoder and evaluation == @evaluation and metric == 'macro_f1' "
-        "and images == 'all' and label_space == 'open'"
+        "and images == 'all' and label_space == 'open' and aggregate == 'mean_of_folds' "
+        "and subgroup == 'all' and calibration == 'none'"
     )
     return float(rows["estimate"].iloc[0])
 

@@ -13,19 +13,31 @@ import pandas as pd
 import torch
 
 from sonobench import steps
-from sonobench.diagnostics import write_thumbnails
+from sonobench.diagnostics import write_diagnostics
 from sonobench.encoders import file_sha256
-from sonobench.engine import Failure, LocalEngine, Store, log_to, log_to_console
-from sonobench.evaluation import Evaluation, EvaluationSettings, evaluate
+from sonobench.engine import (
+    Engine,
+    EngineName,
+    Failure,
+    LocalEngine,
+    Store,
+    choose_engine,
+    list_as_json,
+    log_to,
+    log_to_console,
+)
+from sonobench.evaluation import Evaluation, evaluate
 from sonobench.images import Geometry
-from sonobench.jobs import plan_jobs
+from sonobench.jobs import plan_curve, plan_jobs
 from sonobench.outputs import (
     encoder_record,
     environment,
+    recorded_data_root,
     write_certificates,
     write_data,
     write_json,
     write_predictions,
+    writing_alone,
 )
 from sonobench.preparation import (
     Member,
@@ -33,6 +45,8 @@ from sonobench.preparation import (
     find_cohorts,
     find_encoders,
     hash_files,
+    refuse_to_name,
+    with_pseudonyms,
 )
 from sonobench.protocol import (
     Protocol,
@@ -43,19 +57,21 @@ from sonobench.protocol import (
     shipped_protocols,
 )
 from sonobench.report import write_report
-from sonobench.tables import (
-    PREDICTIONS,
-    RESULTS,
-    SAMPLES,
-    TableError,
-    read_classes,
-    read_table,
-    replace_file,
-    write_csv,
-    write_parquet,
+from sonobench.run_tables import (
+    evaluation_settings,
+    read_fewer_patients,
+    read_run,
+    write_fewer_patients,
+    write_tables,
 )
+from sonobench.tables import replace_file
 
 _logger = logging.getLogger("sonobench")
+
+# On a cluster: jobs in the queue at a time, and jobs that an encoder's embedding of a cohort is
+# divided into. Each of these loads the encoder, so that more of them would take longer.
+_CLUSTER_WORKERS = 64
+_CLUSTER_SHARES = 4
 
 
 @dataclass(frozen=True)
@@ -102,6 +118,9 @@ def run(
     overrides: Sequence[str] = (),
     workers: int | None = None,
     images: bool = True,
+    engine: EngineName = "local",
+    ray_address: str | None = None,
+    pseudonymise: bool = False,
 ) -> Run:
     """Run a benchmark, or go on with one; what the store has is not computed again.
 
@@ -114,26 +133,34 @@ def run(
         device: `cpu` or `cuda`; `auto` takes CUDA where there is a device. Fixed in the run's
             protocol before it is hashed, as it can change results.
         overrides: `KEY=VALUE` of single protocol values, dotted.
-        workers: tasks at a time; as many as the cores allow if None. It changes no result.
+        workers: tasks at a time; as many as the machine allows if None. It changes no result.
         images: whether pictures of the images are left in the run's folder.
+        engine: where tasks run: `local`, `ray` or `slurm`. It changes no result.
+        ray_address: of a running Ray cluster; if None one is started on this machine.
+        pseudonymise: whether keyed hashes stand for patients and file names in all that is left.
 
     Raises:
-        ProtocolError, DatasetError, EncoderError: what is wrong, where, and what to do.
+        ProtocolError, DatasetError, EncoderError, EngineError: what is wrong, where, and what
+            to do.
     """
-    plan = Plan.make(protocol, out, data_root, store, device, overrides, workers)
+    plan = Plan.make(
+        protocol, out, data_root, store, device, overrides, workers, engine, ray_address
+    )
     with plan.opened(), log_to_console(), log_to(plan.out / "log.txt"):
-        return plan.execute(images)
+        return plan.execute(images, pseudonymise)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is about to happen: its protocol, resolved, its places and its workers."""
+    """A run that is about to happen: its protocol, resolved, its places and its engine."""
 
     protocol: Protocol
     out: Path
     data_root: Path
     store_root: Path
     workers: int
+    engine: EngineName = "local"
+    ray_address: str | None = None
 
     @classmethod
     def make(
@@ -145,24 +172,49 @@ class Plan:
         device: str,
         overrides: Sequence[str],
         workers: int | None = None,
+        engine: EngineName = "local",
+        ray_address: str | None = None,
     ) -> "Plan":
         """Resolve names and defaults; the arguments are those of `run`."""
         home = Path.cwd()
         if not isinstance(protocol, Protocol):
             file = find_protocol(protocol)
             if str(protocol) not in shipped_protocols():
-                home = file.parent
+                home = recorded_data_root(file.parent) or file.parent
             protocol = load_protocol(file, overrides)
         elif overrides:
             raise ProtocolError("overrides apply to a protocol's file; change the object instead")
-        protocol = _with_backend(protocol, device)
+        protocol = _with_backend(protocol, device, here=engine == "local")
         folder = Path(out) if out is not None else Path("runs") / protocol.name
         return cls(
             protocol,
             folder,
-            Path(data_root or os.environ.get("SONOBENCH_DATA") or home),
+            Path(data_root or os.environ.get("SONOBENCH_DATA") or home).absolute(),
             Path(store or os.environ.get("SONOBENCH_STORE") or folder / "store"),
-            workers or _workers(protocol),
+            workers or _workers(protocol, engine),
+            engine,
+            ray_address,
+        )
+
+    @property
+    def shares(self) -> int:
+        """Into how many jobs an encoder's embedding of a cohort is divided."""
+        return self.workers if self.engine == "local" else _CLUSTER_SHARES
+
+    def make_engine(self, store: Store) -> Engine:
+        """Where the tasks of encoders run.
+
+        Raises:
+            EngineError: what the engine needs is not there.
+        """
+        return choose_engine(
+            self.engine,
+            store,
+            workers=self.workers,
+            devices=_devices() if self.protocol.numerics.backend == "cuda" else (),
+            ray_address=self.ray_address,
+            resources=self.protocol.resources,
+            folder=self.out,
         )
 
     @contextmanager
@@ -179,7 +231,7 @@ class Plan:
         self.out.mkdir(parents=True, exist_ok=True)
         yield
 
-    def execute(self, images: bool) -> Run:
+    def execute(self, images: bool, pseudonymise: bool = False) -> Run:
         """Do what is missing and write everything that a run leaves."""
         protocol, out, clock = self.protocol, self.out, Clock()
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -190,46 +242,64 @@ class Plan:
 
         store = Store(self.store_root)
         # Decoding fills all cores with threads of its own, one cohort after the other.
-        alone, engine = LocalEngine(store, 1), LocalEngine(store, self.workers)
+        alone, engine = LocalEngine(store, 1), self.make_engine(store)
         with clock.stage("preparation"):
             members, skipped = find_encoders(protocol, self.data_root)
             cohorts = find_cohorts(protocol, self.data_root, alone, store)
+            if pseudonymise:
+                cohorts = with_pseudonyms(protocol, cohorts)
+            else:
+                refuse_to_name(out)
             files, left_out = hash_files(cohorts, protocol.unreadable)
         with clock.stage("decoding and splits"):
-            data = decode_and_divide(protocol, files, geometries(members), alone, store, left_out)
+            needed = geometries(protocol, members)
+            data = decode_and_divide(protocol, files, needed, alone, store, left_out)
         write_data(out, data)
 
         with clock.stage("embedding and training"):
-            jobs, certificates, adapted = plan_jobs(protocol, members, data, self.workers)
+            jobs, certificates, adapted = plan_jobs(protocol, members, data, self.shares)
+            on_fewer, curve = plan_curve(protocol, data, adapted)
+            jobs += on_fewer
+            write_json(out / "tasks.json", list_as_json([*alone.jobs, *jobs], store, out))
             failures = engine.run(jobs)
-        with clock.stage("writing predictions"):
-            trained = write_predictions(out, store, adapted, protocol)
-            write_certificates(out, store, certificates)
-            write_thumbnails(out, store, data, images)
-        manifest = {
-            **environment(),
-            "started": started,
-            "command": sys.argv,
-            "protocol": {"name": protocol.name, "sha256": identity},
-            "encoders": [encoder_record(member) for member in members],
-            "skipped": [{"encoder": s.label, "reason": s.reason} for s in skipped],
-            "failures": [{"job": f.job, "error": f.error} for f in failures],
-            "trained": trained,
-            "datasets": {
-                name: {
-                    "images": len(rows),
-                    "fingerprint": steps.digest(sorted(rows["pixel_sha256"])),
-                    "metadata_sha256": file_sha256(files[str(name)].cohort.metadata),
-                }
-                for name, rows in data.samples.groupby("dataset", sort=False)
-            },
-            "seconds": clock.seconds,
-        }
-        write_json(out / "manifest.json", manifest)
-        with clock.stage("evaluation and report"):
-            evaluation = report(out)
-        write_json(out / "manifest.json", {**manifest, "seconds": clock.seconds})
-        return Run(out, evaluation, tuple(failures))
+        with writing_alone(out):
+            with clock.stage("writing predictions"):
+                trained = write_predictions(out, store, adapted, protocol)
+                write_fewer_patients(out, store, curve, protocol)
+                write_certificates(out, store, certificates)
+                write_diagnostics(out, store, data, adapted, members, protocol.classes, images)
+            manifest = {
+                **environment(),
+                "started": started,
+                "command": sys.argv,
+                "data_root": str(self.data_root),
+                "pseudonymised": pseudonymise,
+                "engine": {"name": self.engine, "workers": self.workers},
+                "seeds": {
+                    "training": protocol.seeds,
+                    "split": protocol.split.seed,
+                    "bootstrap": protocol.evaluation.seed,
+                },
+                "protocol": {"name": protocol.name, "sha256": identity},
+                "encoders": [encoder_record(member) for member in members],
+                "skipped": [{"encoder": s.label, "reason": s.reason} for s in skipped],
+                "failures": [{"job": f.job, "error": f.error} for f in failures],
+                "trained": trained,
+                "datasets": {
+                    name: {
+                        "images": len(rows),
+                        "fingerprint": steps.digest(sorted(rows["pixel_sha256"])),
+                        "metadata_sha256": file_sha256(files[str(name)].cohort.metadata),
+                    }
+                    for name, rows in data.samples.groupby("dataset", sort=False)
+                },
+                "seconds": clock.seconds,
+            }
+            write_json(out / "manifest.json", manifest)
+            with clock.stage("evaluation and report"):
+                evaluation = report(out)
+            write_json(out / "manifest.json", {**manifest, "seconds": clock.seconds})
+            return Run(out, evaluation, tuple(failures))
 
 
 def report(folder: Path) -> Evaluation:
@@ -238,61 +308,51 @@ def report(folder: Path) -> Evaluation:
     Raises:
         TableError: a file of the folder is missing or wrong.
     """
-    protocol = load_protocol(folder / "protocol.yaml")
-    samples = read_table(folder / "samples.parquet", SAMPLES)
-    files = sorted((folder / "predictions").glob("*.parquet"))
-    if not files:
-        raise TableError(f"{folder / 'predictions'}: expected predictions, found none")
-    for file in files:
-        if read_classes(file) != protocol.classes:
-            raise TableError(
-                f"{file}: its logits are in the order {', '.join(read_classes(file))}, the "
-                f"protocol's classes are {', '.join(protocol.classes)}"
-            )
-    predictions = pd.concat([read_table(file, PREDICTIONS) for file in files], ignore_index=True)
-    evaluation = evaluate(predictions, samples, evaluation_settings(protocol, samples))
-    write_parquet(evaluation.results, folder / "results.parquet", RESULTS)
-    write_csv(evaluation.results, folder / "results.csv", RESULTS)
-    write_report(folder, evaluation)
+    protocol, samples, predictions = read_run(folder)
+    evaluation = evaluate(
+        predictions,
+        samples,
+        evaluation_settings(protocol, samples),
+        read_fewer_patients(folder, protocol),
+        on_progress=lambda part: _logger.info("evaluating %s", part),
+    )
+    write_tables(folder, evaluation)
+    write_report(folder, evaluation, predictions)
     return evaluation
 
 
-def evaluation_settings(protocol: Protocol, samples: pd.DataFrame) -> EvaluationSettings:
-    """The evaluation's own settings, from the protocol and the labels of each external cohort."""
-    labels = samples.groupby("dataset")["label"].unique()
-    scheme = protocol.split.scheme
-    return EvaluationSettings(
-        classes=protocol.classes,
-        source=protocol.source.name,
-        declared={
-            dataset.name: dataset.classes
-            or tuple(name for name in protocol.classes if name in labels[dataset.name])
-            for dataset in protocol.external
-        },
-        estimand="held_out" if scheme == "official_test" else "cross_validation",
-        bootstrap_draws=protocol.evaluation.bootstrap_draws,
-        confidence=protocol.evaluation.confidence,
-        seed=protocol.evaluation.seed,
-    )
-
-
-def geometries(members: Sequence[Member]) -> list[Geometry]:
+def geometries(protocol: Protocol, members: Sequence[Member]) -> list[Geometry]:
     """Every geometry that a run needs, the thumbnails' last."""
-    needed = [member.geometry for member in members if member.geometry is not None]
+    needed = []
+    for member in members:
+        if member.geometry is not None:
+            needed.append(member.geometry)
+            if member.trainings(protocol):
+                needed.append(member.geometry.for_training())
     return list(dict.fromkeys([*needed, steps.THUMBNAIL]))
 
 
-def _with_backend(protocol: Protocol, device: str) -> Protocol:
+def _with_backend(protocol: Protocol, device: str, *, here: bool) -> Protocol:
     backend = protocol.numerics.backend if device == "auto" else device
     if backend == "auto":
         backend = "cuda" if torch.cuda.is_available() else "cpu"
-    if backend == "cuda" and not torch.cuda.is_available():
+    if backend == "cuda" and here and not torch.cuda.is_available():
         raise ProtocolError("the device is cuda, and this machine has none; use --device cpu")
     numerics = protocol.numerics.model_copy(update={"backend": backend})
-    return protocol.model_copy(update={"numerics": numerics})
+    has_bf16 = backend == "cuda" and (not here or torch.cuda.is_bf16_supported())
+    adaptations = protocol.adaptations.with_precision("bf16" if has_bf16 else "fp32")
+    return protocol.model_copy(update={"numerics": numerics, "adaptations": adaptations})
 
 
-def _workers(protocol: Protocol) -> int:
+def _workers(protocol: Protocol, engine: EngineName) -> int:
+    if engine != "local":
+        return _CLUSTER_WORKERS
     if protocol.numerics.backend == "cuda":
-        return 1
+        return len(_devices())
     return max(1, (os.cpu_count() or 1) // protocol.numerics.threads_per_task)
+
+
+def _devices() -> tuple[str, ...]:
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return tuple(visible.split(","))
+    return tuple(map(str, range(torch.cuda.device_count())))

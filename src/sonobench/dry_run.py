@@ -12,7 +12,7 @@ from sonobench.benchmark import Plan, geometries
 from sonobench.encoders import EncoderSpec, open_encoder
 from sonobench.engine import LocalEngine, Store
 from sonobench.images import Geometry, UnreadableImage, decode
-from sonobench.jobs import plan_jobs
+from sonobench.jobs import plan_curve, plan_jobs
 from sonobench.preparation import (
     Files,
     decode_and_divide,
@@ -24,6 +24,8 @@ from sonobench.preparation import (
 # Files of a cohort, and micro-batches of an encoder, that are timed.
 _SAMPLED_FILES = 12
 _TIMED_BATCHES = 2
+# A backward pass costs about two forward passes.
+_TRAINING_PASSES = 3
 
 
 def dry_run(plan: Plan, console: Console) -> None:
@@ -41,7 +43,7 @@ def dry_run(plan: Plan, console: Console) -> None:
     members, skipped = find_encoders(plan.protocol, plan.data_root)
     cohorts = find_cohorts(plan.protocol, plan.data_root, engine, store)
     files, left_out = hash_files(cohorts, plan.protocol.unreadable)
-    needed = geometries(members)
+    needed = geometries(plan.protocol, members)
     total = sum(len(found.hashes) for found in files.values())
 
     console.print(f"protocol {plan.protocol.name} → {plan.out}, store {store.root}", markup=False)
@@ -55,11 +57,12 @@ def dry_run(plan: Plan, console: Console) -> None:
 
     if decoded == len(packs):
         data = decode_and_divide(plan.protocol, files, needed, engine, store, left_out)
-        jobs, _, _ = plan_jobs(plan.protocol, members, data, plan.workers)
+        jobs, _, adapted = plan_jobs(plan.protocol, members, data, plan.shares)
+        jobs += plan_curve(plan.protocol, data, adapted)[0]
         present = {job.name: sum(store.has(task) for task in job.tasks) for job in jobs}
         made = {job.name: len(job.tasks) for job in jobs}
     else:
-        present, made = {}, {}
+        jobs, present, made = [], {}, {}
     for member in members:
         for spec in member.specs:
             names = [n for n in made if n.startswith(f"embed {spec.label}")]
@@ -67,14 +70,31 @@ def dry_run(plan: Plan, console: Console) -> None:
             done = sum(present[name] for name in names)
             left = 1 - done / tasks if tasks else 1.0
             rate = _images_a_second(plan, spec)
-            _row(
-                table,
-                f"embed {spec.label}",
-                tasks or None,
-                done,
-                4 * spec.card.dimension * total * left,
-                total / rate * left,
+            if "linear_probe" in plan.protocol.adaptations_of(member.entry):
+                _row(
+                    table,
+                    f"embed {spec.label}",
+                    tasks or None,
+                    done,
+                    4 * spec.card.dimension * total * left,
+                    total / rate * left,
+                )
+        for adaptation, settings in member.trainings(plan.protocol).items():
+            title = f"{adaptation.replace('_', ' ')} {member.entry.label}"
+            own = [job for job in jobs if job.name.startswith(f"{title} ")]
+            # Until images are decoded and divided: as if all of the source were trained on.
+            images = (
+                sum(job.total for job in own if not present[job.name])
+                if own
+                else (
+                    len(files[plan.protocol.source.name].hashes)
+                    * settings.epochs
+                    * (plan.protocol.split.folds + len(settings.learning_rate_search))
+                    * len(plan.protocol.seeds)
+                )
             )
+            done = sum(present[job.name] for job in own)
+            _row(table, title, len(own) or None, done, 0, images * _TRAINING_PASSES / rate)
     console.print(table)
     for entry in skipped:
         console.print(f"skipped: {entry.reason}", markup=False, soft_wrap=True)

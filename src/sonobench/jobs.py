@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sonobench import steps
-from sonobench.encoders import file_sha256
-from sonobench.engine import Job, Task
+from sonobench.encoders import EncoderSpec, file_sha256
+from sonobench.engine import Job, Resources, Task
 from sonobench.preparation import Data, Member
-from sonobench.protocol import Protocol
+from sonobench.protocol import Limits, Protocol, Training
 
 
 def plan_jobs(
     protocol: Protocol, members: Sequence[Member], data: Data, shares: int
-) -> tuple[list[Job], dict[str, Task], dict[tuple[str, str, int], Task]]:
+) -> tuple[list[Job], dict[str, Task], dict[tuple[str, str, int], steps.AdaptedTasks]]:
     """Jobs of admission, embedding and adaptation.
 
     Args:
@@ -22,17 +22,18 @@ def plan_jobs(
         shares: into how many jobs an encoder's embedding of a cohort is divided.
 
     Returns:
-        The jobs, the certificate's task of each encoder's label, and the task of each trained
+        The jobs, the certificate's task of each encoder's label, and the tasks of each trained
         (encoder, adaptation, seed).
     """
     numerics, classes, seed = protocol.numerics, protocol.classes, protocol.seeds[0]
-    settings = protocol.adaptations.linear_probe
     majority = steps.majority_job(data.samples, data.splits, classes)
     jobs, certificates = [majority], dict[str, Task]()
-    adapted = {("none", "majority_class", seed): majority.tasks[0]}
+    adapted = {("none", "majority_class", seed): steps.AdaptedTasks(majority.tasks)}
     for member in members:
+        probed = "linear_probe" in protocol.adaptations_of(member.entry)
+        settings = protocol.adaptations.linear_probe if probed else None
         features = dict[int, list[Task]]()
-        if member.embeddings is not None:
+        if member.embeddings is not None and settings is not None:
             read = steps.given_embeddings_job(
                 member.entry.label,
                 member.embeddings,
@@ -45,6 +46,8 @@ def plan_jobs(
             certificate = steps.certificate_job(spec, numerics, protocol.admission)
             jobs.append(certificate)
             certificates.setdefault(spec.label, certificate.tasks[0])
+            if settings is None:
+                continue
             tasks = features.setdefault(spec.seed if spec.seed is not None else seed, [])
             for name, positions in data.positions.items():
                 pixels = data.samples.loc[data.samples["dataset"] == name, "pixel_sha256"]
@@ -60,17 +63,96 @@ def plan_jobs(
                 )
                 jobs += embedding
                 tasks += embedded
-        if settings is None:
-            continue
         for trained_seed, tasks in features.items():
+            assert settings is not None
             name = f"linear probe {member.entry.label}"
             name += f" seed {trained_seed}" if len(features) > 1 else ""
             probe = steps.probe_job(
                 name, tasks, data.samples, data.splits, classes, settings, numerics
             )
             jobs.append(probe)
-            adapted[member.entry.label, "linear_probe", trained_seed] = probe.tasks[0]
-    return _each_task_once(jobs), certificates, adapted
+            adapted[member.entry.label, "linear_probe", trained_seed] = steps.AdaptedTasks(
+                probe.tasks, features=tuple(tasks)
+            )
+        for name, training in member.trainings(protocol).items():
+            for position, trained_seed in enumerate(protocol.seeds):
+                # A random twin has one set of weights a seed, others one for all.
+                spec = member.specs[position % len(member.specs)]
+                finetuning, tasks_of = steps.finetune_jobs(
+                    name,
+                    training,
+                    spec,
+                    steps.certificate_job(spec, numerics, protocol.admission).tasks[0],
+                    _packed(data, spec, protocol.source.name),
+                    data.samples,
+                    data.splits,
+                    classes,
+                    trained_seed,
+                    numerics,
+                )
+                jobs += finetuning
+                adapted[member.entry.label, name, trained_seed] = tasks_of
+    kept = [replace(job, resources=_asked(job, protocol)) for job in _each_task_once(jobs)]
+    return kept, certificates, adapted
+
+
+def plan_curve(
+    protocol: Protocol, data: Data, adapted: dict[tuple[str, str, int], steps.AdaptedTasks]
+) -> tuple[list[Job], dict[tuple[str, int], Task]]:
+    """Jobs of the curve over training patients, if the protocol has one.
+
+    Of an encoder with several seeds (a random twin) the first is taken: draws are of patients.
+
+    Args:
+        protocol: what is measured.
+        data: the cohorts.
+        adapted: tasks of the linear probes, from `plan_jobs`.
+
+    Returns:
+        The jobs, and the task of each encoder and number of patients.
+
+    Raises:
+        ProtocolError: a number of patients that a fold does not have or that lacks a class.
+    """
+    curve, settings = protocol.label_efficiency, protocol.adaptations.linear_probe
+    jobs, made = list[Job](), dict[tuple[str, int], Task]()
+    if curve is None or settings is None:
+        return jobs, made
+    for patients in curve.patients:
+        steps.splits_of_fewer(data.samples, data.splits, protocol.classes, patients, curve)
+        for (encoder, adaptation, _), tasks in adapted.items():
+            if adaptation != "linear_probe" or (encoder, patients) in made:
+                continue
+            job = steps.curve_job(
+                encoder,
+                patients,
+                tasks.features,
+                data.samples,
+                data.splits,
+                protocol.classes,
+                settings,
+                curve,
+                protocol.numerics,
+            )
+            jobs.append(replace(job, resources=_asked(job, protocol)))
+            made[encoder, patients] = job.tasks[0]
+    return _each_task_once(jobs), made
+
+
+def _packed(data: Data, spec: EncoderSpec, source: str) -> list[steps.PackedCohort]:
+    """Where an encoder's images are, the source's also at the size for training."""
+    geometry = spec.card.preprocess.geometry
+    return [
+        steps.PackedCohort(
+            name,
+            steps.pack_task(data.files[name].hashes, geometry),
+            positions,
+            steps.pack_task(data.files[name].hashes, geometry.for_training())
+            if name == source
+            else None,
+        )
+        for name, positions in data.positions.items()
+    ]
 
 
 def _each_task_once(jobs: Sequence[Job]) -> list[Job]:
@@ -83,3 +165,24 @@ def _each_task_once(jobs: Sequence[Job]) -> list[Job]:
         if own:
             kept.append(replace(job, tasks=own))
     return kept
+
+
+def _asked(job: Job, protocol: Protocol) -> Resources:
+    """What a job asks of a machine: the protocol's limits for its kind."""
+    asked, trained = protocol.resources, job.kind.removesuffix("_trial")
+    limits = {
+        "certificate": asked.embedding,
+        "embed": asked.embedding,
+        "majority_class": Limits(gpus=0),
+    }.get(job.kind, asked.probe)
+    training = getattr(protocol.adaptations, trained, None)
+    gpus = limits.gpus
+    if isinstance(training, Training):
+        limits = asked.finetuning
+        gpus = max(limits.gpus, training.devices)
+    return Resources(
+        cpus=protocol.numerics.threads_per_task,
+        gpus=gpus if protocol.numerics.backend == "cuda" else 0.0,
+        memory_gb=limits.memory_gb,
+        hours=limits.hours,
+    )

@@ -1,14 +1,21 @@
 """What a run leaves beside its results: data, predictions, certificates, the manifest's facts."""
 
 import json
+import logging
 import os
 import platform
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 
 from sonobench import steps
 from sonobench.encoders import file_sha256
@@ -17,18 +24,10 @@ from sonobench.preparation import Data, Member
 from sonobench.protocol import Protocol, safe_name
 from sonobench.tables import PREDICTIONS, SAMPLES, SPLITS, replace_file, write_parquet
 
-_PACKAGES = (
-    "sonobench",
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "pandas",
-    "pyarrow",
-    "pillow",
-)
+_logger = logging.getLogger("sonobench")
+
+# Tables in `diagnostics/` on how models were trained.
+_DIAGNOSTICS = ("probe", "finetune", "learning_rate_search")
 
 
 def write_data(out: Path, data: Data) -> None:
@@ -39,32 +38,56 @@ def write_data(out: Path, data: Data) -> None:
 
 
 def write_predictions(
-    out: Path, store: Store, adapted: dict[tuple[str, str, int], Task], protocol: Protocol
+    out: Path,
+    store: Store,
+    adapted: dict[tuple[str, str, int], steps.AdaptedTasks],
+    protocol: Protocol,
 ) -> list[dict[str, str]]:
-    """Predictions of every model that was trained, and its diagnostics; returns those models."""
+    """Predictions of every model that was trained, and its diagnostics; returns those models.
+
+    A model with a fold that failed or diverged has no predictions: a mean over the others would
+    flatter it.
+    """
     predictions: dict[tuple[str, str], list[pd.DataFrame]] = {}
-    paths = []
-    for (encoder, adaptation, seed), task in adapted.items():
-        if not store.has(task):
-            continue
-        made = steps.read_adapted(store, task)
-        rows = made.predictions.assign(encoder=encoder, adaptation=adaptation, seed=seed)
-        predictions.setdefault((encoder, adaptation), []).append(rows)
+    incomplete = set()
+    diagnostics: dict[str, list[pd.DataFrame]] = {name: [] for name in _DIAGNOSTICS}
+    for (encoder, adaptation, seed), tasks in adapted.items():
+        own: dict[str, Any] = {"encoder": encoder, "adaptation": adaptation, "seed": seed}
+        made = [steps.read_adapted(store, task) for task in tasks.parts if store.has(task)]
+        whole = len(made) == len(tasks.parts) and not any(part.predictions.empty for part in made)
+        if not whole:
+            incomplete.add((encoder, adaptation))
+        rows = predictions.setdefault((encoder, adaptation), [])
+        rows += [part.predictions.assign(**own) for part in made]
         if adaptation == "linear_probe":
-            paths.append(made.diagnostics.assign(encoder=encoder, seed=seed))
+            told: dict[str, Any] = {"encoder": encoder, "seed": seed}
+            diagnostics["probe"] += [part.diagnostics.assign(**told) for part in made]
+        elif adaptation != "majority_class":
+            diagnostics["finetune"] += [part.diagnostics.assign(**own) for part in made]
+        if tasks.trials and all(map(store.has, tasks.trials)):
+            rates = getattr(protocol.adaptations, adaptation).learning_rate_search
+            search = steps.learning_rate_search(rates, tasks.trials, store)
+            diagnostics["learning_rate_search"].append(search.assign(**own))
     written = set()
     for (encoder, adaptation), tables in predictions.items():
+        if (encoder, adaptation) in incomplete:
+            continue
         file = out / "predictions" / f"{safe_name(encoder)}__{adaptation}.parquet"
         write_parquet(pd.concat(tables, ignore_index=True), file, PREDICTIONS, protocol.classes)
         written.add(file)
     # What an earlier protocol of this folder left is not of this run.
     for file in set((out / "predictions").glob("*.parquet")) - written:
         file.unlink()
-    probes = out / "diagnostics" / "probe.parquet"
-    probes.unlink(missing_ok=True)
-    if paths:
-        replace_file(probes, pd.concat(paths, ignore_index=True).to_parquet(index=False))
-    return [{"encoder": encoder, "adaptation": adaptation} for encoder, adaptation in predictions]
+    for name, tables in diagnostics.items():
+        file = out / "diagnostics" / f"{name}.parquet"
+        file.unlink(missing_ok=True)
+        if tables:
+            replace_file(file, pd.concat(tables, ignore_index=True).to_parquet(index=False))
+    return [
+        {"encoder": encoder, "adaptation": adaptation}
+        for encoder, adaptation in predictions
+        if (encoder, adaptation) not in incomplete
+    ]
 
 
 def write_certificates(out: Path, store: Store, certificates: dict[str, Task]) -> None:
@@ -101,16 +124,86 @@ def encoder_record(member: Member) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def writing_alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing a run's folder: each in turn, and all the same bytes."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        _logger.info("waiting: another process writes the results into %s", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def recorded_data_root(folder: Path) -> Path | None:
+    """Where the datasets were when a run was made, from its manifest; None without one."""
+    try:
+        recorded = json.loads((folder / "manifest.json").read_bytes()).get("data_root")
+    except (OSError, ValueError):
+        return None
+    return Path(recorded) if recorded else None
+
+
 def environment() -> dict[str, Any]:
     """Versions and hardware, for the manifest."""
     return {
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "packages": _packages(),
+        "git": _git(),
+        "host": socket.gethostname(),
         "machine": platform.machine(),
         "system": platform.system(),
+        "kernel": platform.release(),
+        "processor": _processor(),
         "cpu_count": os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device_count": torch.cuda.device_count(),
+        "cuda": torch.version.cuda,
     }
+
+
+def _packages() -> dict[str, str]:
+    """The version of sonobench and of all that it depends on directly and that is installed."""
+    needed = [one for one in metadata.requires("sonobench") or () if 'extra == "dev"' not in one]
+    names = [re.split(r"[^A-Za-z0-9._-]", one)[0] for one in needed]
+    versions = {}
+    for name in ["sonobench", *names]:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _processor() -> str:
+    """The CPU's name, on which the bytes of a result may depend."""
+    try:
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found.group(1) if found else platform.processor()
+
+
+def _git() -> dict[str, Any] | None:
+    """The commit of the code that runs, and whether it was changed since; None outside of git."""
+    here = Path(__file__)
+    git = ["git", "-C", str(here.parent)]
+    try:
+        # An installed copy may lie in a folder of somebody's own repository.
+        tracked = [*git, "ls-files", "--error-unmatch", here.name]
+        subprocess.run(tracked, capture_output=True, check=True)
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, check=True)
+        changes = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit.stdout.decode().strip(), "changed": bool(changes.stdout.strip())}
 
 
 def write_json(file: Path, content: Any) -> None:

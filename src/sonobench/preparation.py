@@ -1,5 +1,6 @@
 """What a run needs before it trains: cohorts that are checked, encoders that are found."""
 
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -16,11 +17,14 @@ from sonobench import steps
 from sonobench.datasets import (
     Cohort,
     DatasetError,
+    Finding,
     audit,
     duplicate_groups,
     load_cohort,
     make_splits,
     merge_subjects,
+    pseudonym_key,
+    pseudonymised,
     refuse_conflicts,
 )
 from sonobench.encoders import (
@@ -32,7 +36,7 @@ from sonobench.encoders import (
 )
 from sonobench.engine import Job, LocalEngine, Store
 from sonobench.images import Geometry, read_index
-from sonobench.protocol import EncoderEntry, Protocol
+from sonobench.protocol import EncoderEntry, Protocol, Training
 from sonobench.tables import SAMPLES, SPLITS, check
 
 _logger = logging.getLogger("sonobench")
@@ -50,6 +54,13 @@ class Member:
     def geometry(self) -> Geometry | None:
         """Of the pack that it reads; None for given embeddings."""
         return self.specs[0].card.preprocess.geometry if self.specs else None
+
+    def trainings(self, protocol: Protocol) -> dict[str, Training]:
+        """Its adaptations that train by gradient, by name; none where there is nothing to train."""
+        if not self.specs or self.specs[0].card.parameters == 0:
+            return {}
+        asked = protocol.adaptations_of(self.entry).items()
+        return {name: settings for name, settings in asked if isinstance(settings, Training)}
 
 
 @dataclass(frozen=True)
@@ -148,6 +159,36 @@ def find_cohorts(
     return cohorts
 
 
+def with_pseudonyms(protocol: Protocol, cohorts: Sequence[Cohort]) -> list[Cohort]:
+    """Cohorts with keyed hashes in place of patients and file names.
+
+    Raises:
+        DatasetError: an encoder's embeddings are given by image_id, or there is no key.
+    """
+    given = [entry.label for entry in protocol.encoders if entry.embeddings is not None]
+    if given:
+        raise DatasetError(
+            f"{', '.join(given)}: embeddings that were computed elsewhere are found by image_id, "
+            "and pseudonyms replace it; leave them out or run without --pseudonymise"
+        )
+    key = pseudonym_key()
+    return [pseudonymised(cohort, key) for cohort in cohorts]
+
+
+def refuse_to_name(out: Path) -> None:
+    """A run that was made with pseudonyms is not gone on with under the patients' own ids.
+
+    Raises:
+        DatasetError: the folder's manifest says so.
+    """
+    manifest = out / "manifest.json"
+    if manifest.is_file() and json.loads(manifest.read_bytes()).get("pseudonymised"):
+        raise DatasetError(
+            f"{out} holds a run with pseudonyms; go on with --pseudonymise, or choose another "
+            "folder (--out)"
+        )
+
+
 def hash_files(cohorts: Sequence[Cohort], unreadable: str) -> tuple[dict[str, Files], list[str]]:
     """SHA-256 of every image file.
 
@@ -192,10 +233,48 @@ def decode_and_divide(
         DatasetError: unreadable images (unless they are left out), conflicting labels or roles,
             duplicates where the protocol says stop, or folds that cannot be made.
     """
+    samples, positions, unread = decode(files, geometries, engine, store, protocol.unreadable)
+    left_out = left_out + unread
+    refuse_conflicts(samples, protocol.source.name)
+    decoded = len(samples)
+    samples, positions = _handle_duplicates(protocol, samples, positions)
+    dropped = []
+    if copies := decoded - len(samples):
+        text = f"{copies} copies of other images were dropped, as the protocol says"
+        dropped.append(Finding("dropped", "info", protocol.source.name, text, copies))
+    samples = check(samples, SAMPLES)
+    splits = check(make_splits(samples, protocol.source.name, protocol.split), SPLITS)
+    findings = audit(
+        samples,
+        splits,
+        left_out,
+        source=protocol.source.name,
+        published={name: found.cohort.published_images for name, found in files.items()},
+        further=dropped,
+    )
+    return Data(samples, splits, findings, files, positions)
+
+
+def decode(
+    files: dict[str, Files],
+    geometries: Sequence[Geometry],
+    engine: LocalEngine,
+    store: Store,
+    unreadable: str,
+) -> tuple[pd.DataFrame, dict[str, npt.NDArray[np.int64]], list[str]]:
+    """Decode all images once.
+
+    Returns:
+        Samples that could be read, with what their pixels say; each cohort's samples' positions
+        in its packs, by name; messages of what was left out.
+
+    Raises:
+        DatasetError: images cannot be read and `unreadable` is stop.
+    """
     threads = max(1, os.cpu_count() or 1)
     jobs = [steps.decode_job(f.cohort, f.hashes, geometries, threads) for f in files.values()]
     stop_on_failure(engine, jobs)
-    tables, positions = [], {}
+    tables, positions, left_out = [], {}, list[str]()
     for name, found in files.items():
         index = read_index(store.folder(steps.index_task(found.hashes)))
         cohort = found.cohort
@@ -205,18 +284,13 @@ def decode_and_divide(
             f"{cohort.metadata}, row {row.row}: {cohort.folder / str(row.path)}: {row.error}"
             for row in bad.itertuples()
         ]
-        _stop_or_note(messages, len(index), name, protocol.unreadable)
-        left_out = left_out + messages
-        facts = index[["pixel_sha256", "width", "height"]]
-        tables.append(pd.concat([cohort.samples, facts], axis=1)[readable])
+        _stop_or_note(messages, len(index), name, unreadable)
+        left_out += messages
+        facts = index.drop(columns=["channels", "error"])
+        known = cohort.samples.drop(columns="file", errors="ignore")
+        tables.append(pd.concat([known, facts], axis=1)[readable])
         positions[name] = np.flatnonzero(readable)
-    samples = pd.concat(tables, ignore_index=True)
-    refuse_conflicts(samples, protocol.source.name)
-    samples, positions = _handle_duplicates(protocol, samples, positions)
-    samples = check(samples, SAMPLES)
-    splits = check(make_splits(samples, protocol.source.name, protocol.split), SPLITS)
-    findings = audit(samples, splits, left_out)
-    return Data(samples, splits, findings, files, positions)
+    return pd.concat(tables, ignore_index=True), positions, left_out
 
 
 def stop_on_failure(engine: LocalEngine, jobs: Sequence[Job]) -> None:
@@ -260,7 +334,8 @@ def _stop_or_note(messages: list[str], total: int, name: str, unreadable: str) -
             f"{len(messages)} of {total} images of '{name}' cannot be read:\n  "
             + "\n  ".join(messages[:10])
             + more
-            + "\nRepair or remove them, or set 'unreadable' to leave_out."
+            + "\nRepair or remove them, or set 'unreadable' to leave_out; where only a part of a "
+            "dataset is here, set its 'partial' to true."
         )
     for message in messages:
         _logger.warning("left out: %s", message)

@@ -38,10 +38,8 @@ EXTERNAL_CLASSES = CLASSES - {"Maternal cervix", "Other"}
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("phantom")
-    write_phantom(folder, seed=0)
-    return folder
+def folder(phantom_folder: Path) -> Path:
+    return phantom_folder
 
 
 @pytest.fixture(scope="session")

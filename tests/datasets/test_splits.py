@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sonobench.datasets import DatasetError, audit, make_splits
+from sonobench.datasets import DatasetError, make_splits
 from sonobench.protocol import Split
 
 
@@ -142,17 +142,3 @@ def test_an_image_without_published_split_is_refused_with_its_row() -> None:
 def test_a_published_split_without_test_is_refused() -> None:
     with pytest.raises(DatasetError, match="no test images in its published split"):
         make_splits(cohort(40).assign(official_split="train"), "home", Split())
-
-
-def test_the_audit_counts_what_was_merged_and_excluded() -> None:
-    samples = cohort(40)
-    copy = samples.iloc[[0]].assign(image_id="home/999_0", patient_id="home/002")
-    samples = pd.concat([samples, copy], ignore_index=True)
-    samples = tie(samples, "home/000", "home/002")
-    found = audit(samples, make_splits(samples, "home", Split()), ["one file"])
-    home = found["cohorts"]["home"]
-    assert home["duplicate_sets"] == home["duplicate_sets_across_patients"] == 1
-    assert (home["patients"], home["subjects"]) == (40, 39)
-    assert home["duplicates"] == [["home/000_0", "home/999_0"]]
-    assert home["excluded_images"] == int((samples["patient_id"] == "home/000").sum()) + 1
-    assert found["left_out"] == ["one file"]

@@ -60,8 +60,48 @@ def fill_the_disk(tasks: Sequence[Task], store: Store, progress: Progress) -> No
             file.write(bytes(1 << 20))
 
 
+def be_killed_once(tasks: Sequence[Task], store: Store, progress: Progress, *, calls: Path) -> None:
+    """The first time only, in the middle of writing."""
+    with store.write(tasks[0]) as folder:
+        (folder / "name.txt").write_text(str(tasks[0].settings["name"]))
+        with calls.open("a") as file:
+            file.write(f"{tasks[0].settings['name']}\n")
+        if len(calls.read_text().splitlines()) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def be_killed(tasks: Sequence[Task], store: Store, progress: Progress) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep_on_ray(tasks: Sequence[Task], store: Store, progress: Progress, *, calls: Path) -> None:
+    """Write down on which machine; the first time, sleep long there."""
+    import ray  # noqa: PLC0415
+
+    with calls.open("a") as file:
+        file.write(f"{ray.get_runtime_context().get_node_id()}\n")
+    if len(lines(calls)) == 1:
+        time.sleep(60)
+    make(tasks, store, progress, calls=calls.with_name("made"))
+
+
+def make_slowly_the_first_time(
+    tasks: Sequence[Task], store: Store, progress: Progress, *, calls: Path
+) -> None:
+    """Write down the process; the first one sleeps in the middle of writing."""
+    with calls.open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    with store.write(tasks[0]) as folder:
+        (folder / "name.txt").write_text(str(tasks[0].settings["name"]))
+        if len(lines(calls)) == 1:
+            time.sleep(60)
+
+
+def tell_the_devices(tasks: Sequence[Task], store: Store, progress: Progress) -> None:
+    """Write down which CUDA devices the process may see."""
+    with store.write(tasks[0]) as folder:
+        (folder / "name.txt").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+        time.sleep(0.5)
 
 
 def start_a_child_and_sleep(
@@ -122,6 +162,10 @@ def start(function: Callable[..., None], *arguments: object) -> subprocess.Popen
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def send(what: signal.Signals, process: str) -> None:
+    os.kill(int(process), what)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:

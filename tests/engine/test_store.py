@@ -1,5 +1,6 @@
 """The store holds whole artefacts or none, whatever happens to those who write."""
 
+import errno
 import json
 import os
 import pickle
@@ -291,7 +292,7 @@ def test_a_store_travels_to_another_process(store: Store) -> None:
     assert travelled.has(TASK)
 
 
-@pytest.mark.parametrize("kind", ["aside", "claims"])
+@pytest.mark.parametrize("kind", ["aside", "claims", "failures", "scratch"])
 def test_the_stores_own_folders_are_no_kinds(store: Store, kind: str) -> None:
     with pytest.raises(ValueError, match="for itself"):
         store.has(Task(kind, 1, {}))
@@ -304,3 +305,79 @@ def test_files_of_an_artefact_have_the_permissions_of_the_user(store: Store) -> 
     finally:
         os.umask(mask)
     assert folder.stat().st_mode & 0o777 == 0o755
+
+
+def test_many_writers_of_the_same_artefacts_leave_each_once_and_whole(store: Store) -> None:
+    program = (
+        "import sys, pathlib; from sonobench.engine import Store, Task\n"
+        "store = Store(pathlib.Path(sys.argv[1]))\n"
+        "for n in range(20):\n"
+        "    with store.write(Task('text', 1, {'name': str(n)})) as folder:\n"
+        "        (folder / 'a.txt').write_text(str(n) * 1000)\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", program, store.root]) for _ in range(6)]
+    assert [writer.wait(timeout=60) for writer in writers] == [0] * 6
+    texts = [(store.folder(task(str(n))) / "a.txt").read_text() for n in range(20)]
+    assert texts == [str(n) * 1000 for n in range(20)]
+    assert not list(store.damaged())
+    assert not unfinished(store)
+
+
+def without(monkeypatch: pytest.MonkeyPatch, module: str, name: str) -> None:
+    """A file system that does not know an operation, as the operating system reports it."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(f"{module}.{name}", refuse)
+
+
+def test_a_file_system_without_hard_links_is_enough(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "os", "link")
+    with store.claim([TASK]) as claimed:
+        assert claimed
+        assert (write(store) / "parts" / "a.txt").read_text() == "content"
+
+
+@pytest.mark.filterwarnings("ignore:flock not supported")
+def test_without_locks_of_the_file_system_a_claim_still_keeps_others_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without(monkeypatch, "fcntl", "flock")
+    with store.claim([TASK]) as claimed:
+        assert claimed
+        assert store.is_claimed(TASK)
+        with Store(store.root).claim([TASK]) as too:
+            assert not too
+        write(store)
+    assert not store.is_claimed(TASK)
+    assert store.has(TASK)
+
+
+def test_coarse_time_stamps_do_not_matter(store: Store) -> None:
+    folder = write(store)
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (0, 0))
+    assert Store(store.root).has(TASK)
+    assert not list(store.damaged())
+
+
+def test_whether_a_task_is_claimed_is_asked_without_a_trace(store: Store) -> None:
+    assert not store.is_claimed(TASK)
+    assert not store.root.exists()
+
+
+def test_why_a_task_failed_is_kept_until_it_is_made(store: Store) -> None:
+    store.record_failure([TASK], "ValueError: image 7 is broken")
+    assert Store(store.root).failure(TASK) == "ValueError: image 7 is broken"
+    write(store)
+    assert store.failure(TASK) is None
+
+
+def test_a_failure_that_cannot_be_written_down_is_no_further_failure(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    store = Store(small_disk)
+    store.record_failure([TASK], "no room")
+    assert store.failure(TASK) is None

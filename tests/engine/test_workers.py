@@ -3,13 +3,14 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import engine_jobs
 import pytest
-from engine_jobs import ALL_OF_CHAIN, chain, lines, start, task, wait_until
+from engine_jobs import ALL_OF_CHAIN, chain, lines, start, task, text, wait_until
 
-from sonobench.engine import Job, LocalEngine, Store
+from sonobench.engine import Job, LocalEngine, Resources, Store
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_a_step_that_the_worker_cannot_load_fails_its_job(store: Store, tmp_path
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from sonobench.engine import Job, LocalEngine, Store, Task\n"
+        "from sonobench.engine import Job, LocalEngine, Resources, Store, Task\n"
         "def step(tasks, store, progress): pass\n"
         f"jobs = [Job('mine', (Task('text', 1, {{}}),), step)]\n"
         f"(failure,) = LocalEngine(Store(Path({str(store.root)!r})), workers=2).run(jobs)\n"
@@ -86,3 +87,35 @@ def test_workers_and_what_they_started_end_with_the_run(
     program.communicate(timeout=10)
     processes = [int(pid) for line in lines(pids) for pid in line.split()]
     wait_until(lambda: not any(map(is_alive, processes)), seconds=10)
+
+
+def on(name: str, gpus: float) -> Job:
+    """A job that tells its devices, and asks for some."""
+    step = engine_jobs.tell_the_devices
+    return Job(name, (task(name),), step, resources=Resources(gpus=gpus))
+
+
+def test_independent_jobs_go_to_devices_of_their_own(store: Store) -> None:
+    LocalEngine(store, workers=2, devices=("3", "5")).run([on("a", 1.0), on("b", 1.0)])
+    assert {text(store, "a"), text(store, "b")} == {"3", "5"}
+
+
+def test_shares_of_one_device_run_beside_each_other_and_a_whole_one_waits(store: Store) -> None:
+    jobs = [on("a", 0.5), on("b", 0.5), on("whole", 1.0)]
+    began = time.monotonic()
+    assert LocalEngine(store, workers=3, devices=("0",)).run(jobs) == []
+    # Each sleeps half a second: two beside each other, and then one.
+    assert time.monotonic() - began >= 1.0
+    assert {text(store, name) for name in ("a", "b", "whole")} == {"0"}
+
+
+def test_a_job_of_several_devices_gets_them_together(store: Store) -> None:
+    jobs = [on("one", 1.0), on("both", 2.0), on("other", 1.0)]
+    assert LocalEngine(store, workers=2, devices=("0", "1")).run(jobs) == []
+    assert text(store, "both") == "0,1"
+    assert text(store, "one") in ("0", "1")
+
+
+def test_more_devices_than_there_are_is_a_failure(store: Store) -> None:
+    (failure,) = LocalEngine(store, workers=2, devices=("0",)).run([on("many", 4)])
+    assert failure.error == "it asks for 4 GPUs, this run has 1"

@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +82,31 @@ def test_sixteen_bits_a_channel_are_refused_and_not_clipped(tmp_path: Path) -> N
     deep = Image.fromarray(GREY.astype(np.uint16) * 200)
     with pytest.raises(UnreadableImage, match="expected 8 bits a channel"):
         decode(save(tmp_path, deep))
+
+
+def test_sixteen_bit_colour_is_refused_although_pil_reads_it(tmp_path: Path) -> None:
+    # PIL writes none: a PNG of 1×1 pixels, 16 bits a channel, colour type 2.
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    pixel = zlib.compress(b"\0" + bytes(range(6)))
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    with pytest.raises(UnreadableImage, match="expected 8 bits a channel, found 16; convert"):
+        decode(tmp_path / "deep.png")
+
+
+@pytest.mark.parametrize("kind", ["tiff", "gif", "png"])
+def test_several_images_in_a_file_are_refused(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / f"film.{kind}"
+    frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
+    frames[0].save(file, save_all=True, append_images=frames[1:])
+    with pytest.raises(UnreadableImage, match="expected one image, found 2 in it"):
+        decode(file)
+
+
+@pytest.mark.parametrize("kind", ["png", "bmp", "tiff"])
+def test_lossless_formats_give_the_same_pixels(tmp_path: Path, kind: str) -> None:
+    assert (decode(save(tmp_path, Image.fromarray(GREY), f"a.{kind}")).pixels == GREY).all()

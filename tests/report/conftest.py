@@ -1,31 +1,55 @@
 """Folders of small simulated runs: every file that a benchmark leaves for its report."""
 
-import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
-from sonobench.evaluation import Evaluation, EvaluationSettings, evaluate
-from sonobench.protocol import Protocol, safe_name
-from sonobench.tables import SAMPLES, SPLITS, write_parquet
+from benchmarks.simulated_run import Mishaps, write_run
+from sonobench.evaluation import Evaluation, evaluate
+from sonobench.protocol import Protocol
+from sonobench.report import Opinions, write_report
+from sonobench.report.charts import Figure
+from sonobench.report.comparisons import Comparisons
+from sonobench.report.material import Material
+from sonobench.report.page import page
+from sonobench.report.run_folder import RunFolder
+from sonobench.report.scores import Scores
+from sonobench.report.write import write_tables
+from sonobench.run_tables import evaluation_settings
 
 FOLDS = 3
 
 
 @dataclass(frozen=True)
 class Written:
-    """A run's folder and what its predictions say."""
+    """A run's folder, its predictions and what they say."""
 
     folder: Path
+    predictions: pd.DataFrame
     evaluation: Evaluation
     protocol: Protocol
+    drawn: dict[str, Figure]
+
+    def report(self) -> None:
+        """Write everything."""
+        write_report(self.folder, self.evaluation, self.predictions)
+
+    def material(self) -> Material:
+        """What the report is made of; charts take long, and are drawn once for all copies."""
+        run, scores = RunFolder.read(self.folder), Scores.from_results(self.evaluation.results)
+        return Material(
+            run,
+            self.evaluation,
+            scores,
+            Comparisons.of(self.evaluation.comparisons, 0.95),
+            Opinions.of(self.predictions, run.samples, run.protocol.classes),
+            self.drawn,
+        )
 
 
 def _samples(classes: tuple[str, ...]) -> pd.DataFrame:
@@ -72,131 +96,7 @@ def _splits(samples: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _predictions(
-    samples: pd.DataFrame, splits: pd.DataFrame, classes: tuple[str, ...], skills: dict[str, float]
-) -> pd.DataFrame:
-    """Logits are noise plus a model's skill on the true class; the majority class is the first."""
-    rng = np.random.default_rng(5)
-    tested = splits[splits["role"].isin(["test", "external"])].merge(samples, on="image_id")
-    true = tested["label"].map(classes.index).to_numpy()
-    columns = ["dataset", "role", "fold", "image_id", "subject_id", "label"]
-    parts = []
-    for encoder, skill in skills.items():
-        logits = rng.normal(size=(len(tested), len(classes)))
-        logits[np.arange(len(tested)), true] += skill
-        if encoder == "none":
-            logits = np.tile(-np.arange(len(classes), dtype=float), (len(tested), 1))
-        adaptation = "majority_class" if encoder == "none" else "linear_probe"
-        parts.append(
-            tested[columns].assign(
-                encoder=encoder, adaptation=adaptation, seed=0, logits=list(np.float32(logits))
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def _audit(samples: pd.DataFrame) -> dict[str, Any]:
-    cohorts = {
-        name: {
-            "images": len(rows),
-            "distinct_images": rows["pixel_sha256"].nunique(),
-            "patients": rows["patient_id"].nunique(),
-            "subjects": rows["subject_id"].nunique(),
-            "duplicate_sets": int(name == "abroad"),
-            "duplicate_sets_across_patients": int(name == "abroad"),
-            "duplicate_sets_across_published_split": 0,
-            "images_of_each_class": rows["label"].value_counts().to_dict(),
-            "excluded_images": 0,
-            "duplicates": [["abroad/scans/01_0.png", "abroad/scans/03_0.png"]]
-            if name == "abroad"
-            else [],
-        }
-        for name, rows in samples.groupby("dataset", sort=False)
-    }
-    return {
-        "cohorts": cohorts,
-        "images_shared_between_cohorts": 0,
-        "left_out": [],
-        "images_of_each_role": {},
-    }
-
-
-def _record(label: str, control: bool) -> dict[str, Any]:
-    seed = label.startswith("random:")
-    pretraining = {"fetal_planes_db": {"status": "not_listed", "evidence": "ImageNet-1k only"}}
-    return {
-        "label": label,
-        "architecture": "timm net",
-        "feature": "global average",
-        "dimension": 8,
-        "citation": "Somebody 2020",
-        "licence": "Apache-2.0",
-        "control": control,
-        "weights": {"random_seed": 0} if seed else {"sha256": "ab" * 32},
-        "preprocess": {
-            "geometry": {"kind": "squash", "size": 224, "interpolation": "bicubic"},
-            "mean": [0.5, 0.5, 0.5],
-            "std": [0.5, 0.5, 0.5],
-        },
-        "pretraining": {} if seed else pretraining,
-        "verified": True,
-    }
-
-
-def _certificate(label: str, random_looking: bool) -> dict[str, Any]:
-    return {
-        "encoder": label,
-        "parameters": 3371008,
-        "tensors_loaded": 294,
-        "tensors_dropped": {"head.weight": "classifier"},
-        "effective_rank": 31.03,
-        "spectral_distance_median": 0.017 if random_looking else 0.149,
-        "random_looking": random_looking,
-        "random_looking_matrices": ["blocks.0.weight"] if random_looking else [],
-    }
-
-
-def _probe(encoders: list[str], unconverged: str | None) -> pd.DataFrame:
-    rows = [
-        {
-            "fold": fold,
-            "penalty": penalty,
-            "objective": 0.5,
-            "gradient": 2e-6,
-            "converged": not (encoder == unconverged and fold == 1 and penalty == 0.1),
-            "iterations": 20,
-            "validation_nll": 0.4,
-            "validation_macro_f1": 0.8,
-            "chosen": penalty == 0.1,
-            "at_edge": False,
-            "encoder": encoder,
-            "seed": 0,
-        }
-        for encoder in encoders
-        for fold in range(FOLDS)
-        for penalty in (1.0, 0.1, 0.01)
-    ]
-    return pd.DataFrame(rows)
-
-
-def _pictures(folder: Path, samples: pd.DataFrame) -> None:
-    folder.mkdir(parents=True)
-    chosen = samples.groupby(["dataset", "label"]).head(2).reset_index(drop=True)
-    rng = np.random.default_rng(0)
-    for number in chosen.index:
-        noise = rng.integers(0, 255, (96, 96), dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f"{number}.png")
-    files = [f"{number}.png" for number in chosen.index]
-    index = pd.DataFrame({"image_id": chosen["image_id"], "file": files})
-    index.to_csv(folder / "index.csv", index=False)
-
-
-def _write_json(file: Path, content: object) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content))
-
-
-def write_run(
+def simulated(
     folder: Path,
     *,
     classes: tuple[str, ...] = ("brain", "femur", "other"),
@@ -204,9 +104,12 @@ def write_run(
     second: str = "net_b",
     skipped: str = "absent",
     reason: str = "its weights are not at hand",
-    random_looking: str | None = None,
-    unconverged: str | None = None,
+    random_looking: tuple[str, ...] = (),
+    unconverged: tuple[str, ...] = (),
+    diverged: tuple[str, ...] = (),
+    at_chance: tuple[str, ...] = (),
 ) -> Written:
+    """Two encoders and three controls; the first encoder is also fine-tuned."""
     twin = f"random:{encoder}"
     protocol = Protocol.model_validate(
         {
@@ -228,63 +131,41 @@ def write_run(
                 {"name": "random:timm:resnet50", "label": twin},
                 "pixel_stats",
             ],
+            "adaptations": {"full_finetune": {}},
             "numerics": {"backend": "cpu"},
-            "evaluation": {"bootstrap_draws": 200},
+            "evaluation": {"bootstrap_draws": 200, "rank_draws": 100},
         }
     )
-    controls = [twin, "pixel_stats"]
-    trained = [encoder, second, *controls]
     samples = _samples(classes)
     splits = _splits(samples)
-    skills = {encoder: 3.0, second: 2.6, twin: 0.8, "pixel_stats": 1.2, "none": 0.0}
-    evaluation = evaluate(
-        _predictions(samples, splits, classes, skills),
+    probed = {encoder: 3.6, second: 3.1, twin: 0.9, "pixel_stats": 1.5}
+    skills = {(name, "linear_probe"): skill for name, skill in probed.items()}
+    skills |= {("none", "majority_class"): 0.0, (encoder, "full_finetune"): 4.2}
+    predictions = write_run(
+        folder,
+        protocol,
         samples,
-        EvaluationSettings(
-            classes, "home", {"abroad": classes[:-1]}, bootstrap_draws=200, confidence=0.95
-        ),
+        splits,
+        skills,
+        Mishaps({skipped: reason}, random_looking, unconverged, diverged, at_chance),
+        pictures=60,
     )
-    folder.mkdir(parents=True)
-    (folder / "protocol.yaml").write_text(protocol.to_yaml(), encoding="utf-8")
-    write_parquet(samples, folder / "samples.parquet", SAMPLES)
-    write_parquet(splits, folder / "splits.parquet", SPLITS)
-    _write_json(folder / "audit.json", _audit(samples))
-    manifest = {
-        "python": "3.11.7",
-        "packages": {"sonobench": "0.1.0", "torch": "2.14.1"},
-        "machine": "x86_64",
-        "system": "Linux",
-        "cpu_count": 2,
-        "device": "cpu",
-        "started": "2026-01-02T03:04:05+0000",
-        "encoders": [_record(label, label in controls) for label in trained],
-        "skipped": [{"encoder": skipped, "reason": reason}],
-        "failures": [],
-        "datasets": {
-            name: {"images": len(rows), "fingerprint": "cd" * 32}
-            for name, rows in samples.groupby("dataset")
-        },
-    }
-    _write_json(folder / "manifest.json", manifest)
-    diagnostics = folder / "diagnostics"
-    for label in trained:
-        certificate = _certificate(label, label in (random_looking, twin))
-        _write_json(diagnostics / "certificates" / f"{safe_name(label)}.json", certificate)
-    _probe(trained, unconverged).to_parquet(diagnostics / "probe.parquet", index=False)
-    _pictures(diagnostics / "thumbnails", samples)
-    return Written(folder, evaluation, protocol)
+    settings = evaluation_settings(protocol, samples)
+    evaluation = evaluate(predictions, samples, settings)
+    drawn = Material.read(folder, evaluation, predictions).figures
+    return Written(folder, predictions, evaluation, protocol, drawn)
 
 
 @pytest.fixture(scope="session")
 def plain_run(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """Two encoders and three controls, one encoder skipped, nothing else amiss."""
-    return write_run(tmp_path_factory.mktemp("plain") / "run")
+    return simulated(tmp_path_factory.mktemp("plain") / "run")
 
 
 @pytest.fixture(scope="session")
 def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """Labels and messages that would break a page, a template, a table or LaTeX."""
-    return write_run(
+    return simulated(
         tmp_path_factory.mktemp("hostile") / "run",
         classes=(
             "<script>alert(1)</script>",
@@ -300,10 +181,30 @@ def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Written:
 
 @pytest.fixture(scope="session")
 def doubtful_run(tmp_path_factory: pytest.TempPathFactory) -> Written:
-    """One encoder looks random, another has a probe that did not converge."""
-    return write_run(
-        tmp_path_factory.mktemp("doubtful") / "run", random_looking="net", unconverged="net_b"
+    """Encoders that look random, did not converge, stayed at chance or diverged."""
+    return simulated(
+        tmp_path_factory.mktemp("doubtful") / "run",
+        random_looking=("net",),
+        unconverged=("net_b",),
+        diverged=("net_b",),
+        at_chance=("net",),
     )
+
+
+@pytest.fixture(scope="session")
+def plain_page(plain_run: Written) -> Path:
+    """The page of the plain run."""
+    plain_run.report()
+    return plain_run.folder / "report.html"
+
+
+@pytest.fixture(scope="session")
+def hostile_page(hostile_run: Written) -> Path:
+    """The page of the hostile run, beside its tables."""
+    material, file = hostile_run.material(), hostile_run.folder / "report.html"
+    write_tables(material, hostile_run.folder / "tables")
+    file.write_text(page(material), encoding="utf-8")
+    return file
 
 
 @pytest.fixture
@@ -312,6 +213,6 @@ def copy_of(tmp_path: Path) -> Callable[[Written], Written]:
 
     def copy(run: Written) -> Written:
         shutil.copytree(run.folder, tmp_path / "run")
-        return Written(tmp_path / "run", run.evaluation, run.protocol)
+        return replace(run, folder=tmp_path / "run")
 
     return copy

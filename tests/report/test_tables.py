@@ -2,30 +2,35 @@
 
 import io
 import re
+import shutil
+import subprocess
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from sonobench.report import summary, write_report
+from sonobench.report import summary
 from sonobench.report.text_formats import escape_latex, escape_markdown
 
 
 @pytest.fixture(scope="session")
-def tables(plain_run):
-    write_report(plain_run.folder, plain_run.evaluation)
-    return plain_run.folder / "tables"
+def tables(plain_page):
+    return plain_page.parent / "tables"
 
 
 @pytest.fixture(scope="session")
-def hostile_tables(hostile_run):
-    write_report(hostile_run.folder, hostile_run.evaluation)
-    return hostile_run.folder / "tables"
+def hostile_tables(hostile_page):
+    return hostile_page.parent / "tables"
 
 
 def estimate(run, encoder, evaluation="in_domain", images="all", metric="macro_f1"):
     rows = run.evaluation.results
     [row] = rows[
         (rows["encoder"] == encoder)
+        & (rows["adaptation"] != "full_finetune")
+        & (rows["aggregate"] == "mean_of_folds")
+        & (rows["subgroup"] == "all")
+        & (rows["calibration"] == "none")
         & (rows["evaluation"] == evaluation)
         & (rows["label_space"] == "open")
         & (rows["images"] == images)
@@ -67,12 +72,14 @@ def test_models_come_by_descending_in_domain_macro_f1_with_the_controls_among_th
     names = [row[0].strip() for row in rows]
     assert names == [
         "net",
+        "net",
         r"net\_b",
         r"pixel\_stats (control)",
         "random:net (control)",
         "majority class (control)",
+        "absent",
     ]
-    numbers = [float(row[2].strip().strip("*").split("*")[0].split()[0]) for row in rows]
+    numbers = [float(re.search(r"\d\.\d+", row[2])[0]) for row in rows[:-1]]
     assert numbers == sorted(numbers, reverse=True)
 
 
@@ -133,12 +140,12 @@ def test_escaped_text_stays_on_one_line():
 def test_the_terminal_table_fits_in_a_hundred_columns_and_holds_the_numbers(plain_run):
     text = printed(plain_run, 100)
     assert max(map(len, text.splitlines())) <= 100
-    for encoder in ("net", "net_b", "pixel_stats", "random:net", "none"):
+    for encoder in ("net_b", "pixel_stats", "random:net", "none"):
         for evaluation in ("in_domain", "abroad"):
             row = estimate(plain_run, encoder, evaluation)
             assert f"{row.estimate:.3f}" in text
             assert f"[{row.ci_low:.3f}, {row.ci_high:.3f}]" in text
-    assert "absent is not in the table: its weights are not at hand" in " ".join(text.split())
+    assert "absent has no numbers: its weights are not at hand" in " ".join(text.split())
     assert "home: Home is small." in text
 
 
@@ -170,10 +177,72 @@ def test_doubtful_encoders_carry_a_sign_and_its_meaning(doubtful_run):
 def test_intervals_that_cannot_be_trusted_carry_a_sign(plain_run):
     results = plain_run.evaluation.results.copy()
     results.loc[results["evaluation"] == "abroad", "reliable"] = False
-    run = type(plain_run)(
-        plain_run.folder, type(plain_run.evaluation)(results, None), plain_run.protocol
-    )
+    run = replace(plain_run, evaluation=replace(plain_run.evaluation, results=results))
     text = printed(run, 100)
     assert f"{estimate(plain_run, 'net', 'abroad').estimate:.3f}†" in text
     assert f"{estimate(plain_run, 'net').estimate:.3f}†" not in text
     assert "† interval not to be relied on" in text
+
+
+def test_the_best_of_each_adaptation_is_bold_and_what_it_cannot_be_told_from_is_marked(
+    plain_run, tables
+):
+    pairs = plain_run.evaluation.comparisons
+    [pair] = pairs[
+        (pairs["kind"] == "pair")
+        & (pairs["evaluation"] == "in_domain")
+        & (pairs["label_space"] == "open")
+        & (pairs["images"] == "all")
+        & (pairs["metric"] == "macro_f1")
+        & pairs["a"].isin(["net", "net_b"])
+        & pairs["b"].isin(["net", "net_b"])
+    ].itertuples()
+    rows = markdown_rows((tables / "main.md").read_text())
+    of = {(row[0].strip(), row[1].strip()): row[2] for row in rows}
+    assert "**" in of["net", "full fine-tuning"]
+    assert "**" in of["net", "linear probe"]
+    assert ("≈" in of[r"net\_b", "linear probe"]) == (pair.p_holm >= 0.05)
+
+
+def test_letters_of_groups_stand_in_the_table(plain_run, tables):
+    ranks = plain_run.evaluation.comparisons
+    [rank] = ranks[
+        (ranks["kind"] == "rank")
+        & (ranks["a"] == "net_b")
+        & (ranks["evaluation"] == "in_domain")
+        & (ranks["label_space"] == "open")
+        & (ranks["images"] == "all")
+        & (ranks["metric"] == "macro_f1")
+    ].itertuples()
+    [row] = [r for r in markdown_rows((tables / "main.md").read_text()) if r"net\_b" in r[0]]
+    assert row[3].strip() == rank.group
+
+
+def test_a_model_without_numbers_has_a_row_of_dashes_and_its_reason_below(tables):
+    text = (tables / "main.md").read_text()
+    assert re.search(r"\| absent \| – \| – \|", text)
+    assert "- absent has no numbers: its weights are not at hand" in text
+    assert "absent has no numbers: its weights are not at hand" in (tables / "main.tex").read_text()
+
+
+def test_the_terminal_tells_differences_drops_and_calibration(plain_run):
+    text = " ".join(printed(plain_run, 160).split())
+    assert "net: full fine-tuning − linear probe" in text
+    assert "net − net_b, linear probe" in text or "net_b − net, linear probe" in text
+    assert "In-domain minus external macro F1" in text
+    assert "Calibration error (ECE)" in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex is installed")
+@pytest.mark.parametrize("name", ["main.tex", "per_class.tex"])
+def test_latex_compiles_as_it_is(tables, hostile_tables, tmp_path, name):
+    for folder in (tables, hostile_tables):
+        document = (
+            r"\documentclass{article}\usepackage{booktabs}\begin{document}"
+            + (folder / name).read_text()
+            + r"\end{document}"
+        )
+        (tmp_path / "paper.tex").write_text(document)
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+        made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert made.returncode == 0, made.stdout[-800:]

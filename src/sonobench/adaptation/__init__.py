@@ -1,11 +1,21 @@
-"""What is trained on top of an encoder: the linear probe and its solver; the majority class.
+"""What is trained on top of an encoder: linear probe, fine-tuning by gradient, majority class.
 
 Every adaptation returns `Adapted`: predictions on validation, test and external images, and
 diagnostics of its training.
 """
 
+from sonobench.adaptation.finetune import CohortImages, best_learning_rate, finetune_fold
 from sonobench.adaptation.linear_probe import linear_probe
 from sonobench.adaptation.majority import majority_class
 from sonobench.adaptation.predictions import Adapted
+from sonobench.adaptation.training import TrainingError
 
-__all__ = ["Adapted", "linear_probe", "majority_class"]
+__all__ = [
+    "Adapted",
+    "CohortImages",
+    "TrainingError",
+    "best_learning_rate",
+    "finetune_fold",
+    "linear_probe",
+    "majority_class",
+]

@@ -1,6 +1,7 @@
 """From logits to rows of the predictions table: which images a fold's model is shown."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,12 @@ class Adapted:
     Attributes:
         predictions: rows of the predictions table but for encoder, adaptation and seed.
         diagnostics: one row a trained model or more; columns are the adaptation's own.
+        weights: file with what was trained, where an adaptation makes one.
     """
 
     predictions: pd.DataFrame
     diagnostics: pd.DataFrame
+    weights: Path | None = None
 
 
 def role_matrix(samples: pd.DataFrame, splits: pd.DataFrame) -> npt.NDArray[np.object_]:

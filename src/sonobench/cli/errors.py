@@ -8,7 +8,7 @@ from rich.console import Console
 
 from sonobench.datasets import DatasetError
 from sonobench.encoders import CheckpointError, EncoderError
-from sonobench.engine import StoreError
+from sonobench.engine import EngineError, StoreError
 from sonobench.protocol import ProtocolError
 from sonobench.tables import TableError
 
@@ -18,6 +18,7 @@ _USER_ERRORS = (
     CheckpointError,
     DatasetError,
     EncoderError,
+    EngineError,
     ProtocolError,
     StoreError,
     TableError,

@@ -9,9 +9,14 @@ from rich.console import Console
 
 from sonobench import benchmark
 from sonobench.benchmark import Plan, Run
+from sonobench.cli.cluster import status, store_app
+from sonobench.cli.data import data_app
 from sonobench.cli.errors import errors, user_errors
+from sonobench.cli.evaluation import add_commands
 from sonobench.cli.models import models_app
+from sonobench.cli.tensorboard import write_tensorboard
 from sonobench.dry_run import dry_run
+from sonobench.engine import EngineName
 from sonobench.evaluation import Evaluation
 from sonobench.report import summary
 
@@ -21,7 +26,11 @@ app = typer.Typer(
     add_completion=False,
 )
 
+app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
+app.add_typer(store_app, name="store")
+app.command()(status)
+add_commands(app)
 
 _console = Console()
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for the run.")]
@@ -49,6 +58,17 @@ Workers = Annotated[
 Images = Annotated[
     bool, typer.Option("--images/--no-images", help="Leave pictures in the run's folder.")
 ]
+Engine = Annotated[
+    EngineName, typer.Option("--engine", help="Where tasks run; see docs/clusters.md.")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="A running Ray cluster; without it one is started on this machine.",
+    ),
+]
 
 
 @app.command()
@@ -58,11 +78,22 @@ def demo(
     device: Device = "auto",
     workers: Workers = None,
     images: Images = True,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
 ) -> None:
     """Two synthetic hospitals and shipped weights: a first report, with nothing to download."""
     with user_errors():
         _show(
-            benchmark.run("demo", out, store=store, device=device, workers=workers, images=images)
+            benchmark.run(
+                "demo",
+                out,
+                store=store,
+                device=device,
+                workers=workers,
+                images=images,
+                engine=engine,
+                ray_address=ray_address,
+            )
         )
 
 
@@ -82,6 +113,17 @@ def run(
     ] = False,
     workers: Workers = None,
     images: Images = True,
+    pseudonymise: Annotated[
+        bool,
+        typer.Option(
+            "--pseudonymise", help="Keyed hashes stand for patients and file names in the run."
+        ),
+    ] = False,
+    engine: Engine = "local",
+    ray_address: RayAddress = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Leave fine-tuning's curves for TensorBoard.")
+    ] = False,
 ) -> None:
     """Run a benchmark, or go on with one that was stopped."""
     overrides = settings or []
@@ -92,18 +134,22 @@ def run(
             plan = Plan.make(protocol, out, data_root, store, device, overrides)
             dry_run(plan, _console)
             return
-        _show(
-            benchmark.run(
-                protocol,
-                out,
-                data_root=data_root,
-                store=store,
-                device=device,
-                overrides=overrides,
-                workers=workers,
-                images=images,
-            )
+        finished = benchmark.run(
+            protocol,
+            out,
+            data_root=data_root,
+            store=store,
+            device=device,
+            overrides=overrides,
+            workers=workers,
+            images=images,
+            pseudonymise=pseudonymise,
+            engine=engine,
+            ray_address=ray_address,
         )
+        if tensorboard and (curves := write_tensorboard(finished.folder)):
+            _console.print(f"tensorboard --logdir {curves}", markup=False, soft_wrap=True)
+        _show(finished)
 
 
 @app.command()

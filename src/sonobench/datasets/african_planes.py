@@ -5,12 +5,28 @@ Sendra-Balcells et al., Sci Rep 13, 2728 (2023), doi 10.5281/zenodo.7540448, CC 
 
 from pathlib import Path
 
-import pandas as pd
+from sonobench.datasets.archive import Archive
+from sonobench.datasets.cohort import Cohort, DatasetError
+from sonobench.datasets.rows import Problems, inside, one_of, read_rows, samples_of
 
-from sonobench.datasets.cohort import Cohort, DatasetError, one_of, read_rows
-
-FOLDER = "Zenodo_dataset"
-METADATA = "African_planes_database.csv"
+ARCHIVE = Archive(
+    name="african_planes",
+    title="African fetal planes of five centres",
+    doi="10.5281/zenodo.7540448",
+    record="https://zenodo.org/api/records/7540448",
+    file="Zenodo_dataset.tar.xz",
+    folder="Zenodo_dataset",
+    metadata="African_planes_database.csv",
+    metadata_sha256="ae45d482b49bb46e4d3f04e8c0f6f37d092149c530a404979b68f417c20fa4a1",
+    images=450,
+    patients=127,
+    # About 41 MB are published; PNG files do not shrink when packed.
+    largest_size=200 * 10**6,
+    licence="CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/)",
+    citation="Sendra-Balcells et al., Generalisability of fetal ultrasound deep learning models "
+    "to low-resource imaging settings in five African countries, Scientific Reports 13, 2728 "
+    "(2023), doi 10.1038/s41598-023-29490-3",
+)
 _COLUMNS = ("Patient_num", "Plane", "Train", "Center", "Filename")
 
 
@@ -21,15 +37,12 @@ def load(name: str, folder: Path) -> Cohort:
     the published training part; that split leaks (images shared between its halves), and nothing
     is trained on this cohort here.
     """
-    metadata = folder / METADATA
+    metadata = folder / ARCHIVE.metadata
     if not metadata.is_file():
-        raise DatasetError(
-            f"{metadata}: not there. Unpack Zenodo_dataset.tar.xz (doi 10.5281/zenodo.7540448) "
-            f"into the data root, so that it makes the folder {FOLDER}."
-        )
-    rows = []
-    for row, value in read_rows(metadata, delimiter=",", required=_COLUMNS):
-        path = f"{value['Center']}/{value['Filename']}.png"
+        raise DatasetError(ARCHIVE.missing(metadata))
+    rows, problems = [], Problems(metadata)
+    for row, value in read_rows(problems, delimiter=",", required=_COLUMNS):
+        path = inside(f"{value['Center']}/{value['Filename']}.png", problems, row)
         rows.append(
             {
                 "image_id": f"{name}/{path}",
@@ -41,9 +54,9 @@ def load(name: str, folder: Path) -> Cohort:
                 "device": None,
                 "operator": None,
                 "official_split": one_of(
-                    value["Train"], {"1": "train", "0": "test"}, "Train", metadata, row
+                    value["Train"], {"1": "train", "0": "test"}, "Train", problems, row
                 ),
                 "row": row,
             }
         )
-    return Cohort(name, folder, metadata, pd.DataFrame(rows))
+    return Cohort(name, folder, metadata, samples_of(rows, problems), ARCHIVE.images)

@@ -5,12 +5,28 @@ Burgos-Artizzu et al., Sci Rep 10, 10200 (2020), doi 10.5281/zenodo.3904280, CC 
 
 from pathlib import Path
 
-import pandas as pd
+from sonobench.datasets.archive import Archive
+from sonobench.datasets.cohort import Cohort, DatasetError
+from sonobench.datasets.rows import Problems, inside, one_of, read_rows, samples_of
 
-from sonobench.datasets.cohort import Cohort, DatasetError, one_of, read_rows
-
-FOLDER = "FETAL_PLANES_DB"
-METADATA = "FETAL_PLANES_DB_data.csv"
+ARCHIVE = Archive(
+    name="fetal_planes_db",
+    title="FETAL_PLANES_DB",
+    doi="10.5281/zenodo.3904280",
+    record="https://zenodo.org/api/records/3904280",
+    file="FETAL_PLANES_ZENODO.zip",
+    folder="FETAL_PLANES_DB",
+    metadata="FETAL_PLANES_DB_data.csv",
+    metadata_sha256="18f8250244dd7ee312b6444fdc5285f4adca47f784d4a68d991464b4a15c3679",
+    images=12_400,
+    patients=1_792,
+    # About 2.1 GB are published; PNG files do not shrink when packed.
+    largest_size=4 * 10**9,
+    licence="CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/)",
+    citation="Burgos-Artizzu et al., Evaluation of deep convolutional neural networks for "
+    "automatic classification of common maternal fetal ultrasound planes, Scientific Reports 10, "
+    "10200 (2020), doi 10.1038/s41598-020-67076-5",
+)
 _COLUMNS = (
     "Image_name",
     "Patient_num",
@@ -28,15 +44,13 @@ def load(name: str, folder: Path) -> Cohort:
     The published file separates by ';', and its last header and last fields end in a space.
     `Train` is 1 for the published training patients and 0 for the test patients.
     """
-    metadata = folder / METADATA
+    metadata = folder / ARCHIVE.metadata
     if not metadata.is_file():
-        raise DatasetError(
-            f"{metadata}: not there. Unpack FETAL_PLANES_ZENODO.zip (doi 10.5281/zenodo.3904280) "
-            f"into the folder {FOLDER} of the data root."
-        )
-    rows = []
-    for row, value in read_rows(metadata, delimiter=";", required=_COLUMNS):
-        path = f"Images/{value['Image_name']}.png"
+        raise DatasetError(ARCHIVE.missing(metadata))
+    rows, problems = [], Problems(metadata)
+    for row, value in read_rows(problems, delimiter=";", required=_COLUMNS):
+        plane = value["Brain_plane"]
+        path = inside(f"Images/{value['Image_name']}.png", problems, row)
         rows.append(
             {
                 "image_id": f"{name}/{path}",
@@ -48,10 +62,11 @@ def load(name: str, folder: Path) -> Cohort:
                 "device": value["US_Machine"],
                 "operator": value["Operator"],
                 "official_split": one_of(
-                    value["Train"], {"1": "train", "0": "test"}, "Train", metadata, row
+                    value["Train"], {"1": "train", "0": "test"}, "Train", problems, row
                 ),
-                "brain_plane": value["Brain_plane"],
+                # Of brain images only: elsewhere there is no such plane to make a subgroup of.
+                "brain_plane": None if plane == "Not A Brain" else plane,
                 "row": row,
             }
         )
-    return Cohort(name, folder, metadata, pd.DataFrame(rows))
+    return Cohort(name, folder, metadata, samples_of(rows, problems), ARCHIVE.images)

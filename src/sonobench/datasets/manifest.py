@@ -1,14 +1,24 @@
 """Anybody's own images: one CSV with `path,label,patient_id` beside the images."""
 
-import posixpath
-from pathlib import Path, PurePosixPath
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
-import pandas as pd
-
-from sonobench.datasets.cohort import Cohort, DatasetError, one_of, read_rows
+from sonobench.datasets.cohort import Cohort
+from sonobench.datasets.rows import Problems, inside, one_of, read_rows, samples_of
+from sonobench.images import Appearance
+from sonobench.tables import SAMPLES
 
 REQUIRED = ("path", "label", "patient_id")
 OPTIONAL = ("site", "device", "operator", "split")
+# Names of columns that the sample table makes itself.
+_RESERVED = (
+    *sorted(set(SAMPLES.names) - {*REQUIRED, *OPTIONAL}),
+    *(field.name for field in fields(Appearance)),
+    *("row", "file", "source_label", "width", "height", "size"),
+)
+# What programs write where a value is missing; as a patient it would be one of very many images.
+_NOT_A_VALUE = ("nan", "NaN", "<NA>", "NULL", "null", "None", "#N/A")
 
 
 def load(name: str, file: Path) -> Cohort:
@@ -18,21 +28,39 @@ def load(name: str, file: Path) -> Cohort:
     put the hospital into it.
 
     Raises:
-        DatasetError: as `read_rows`; an empty required field, a path twice, a path that leaves
-            the manifest's folder, a split that is neither train nor test, no rows.
+        DatasetError: as `read_rows`, and everything else that is wrong: an empty required field,
+            a missing value spelled out, a path twice, a path that leaves the manifest's folder, a
+            split that is neither train nor test, no rows.
     """
-    rows, seen = [], dict[str, int]()
-    for row, value in read_rows(file, delimiter=",", required=REQUIRED, optional=OPTIONAL):
+    rows, problems = read(name, file)
+    return Cohort(name, file.parent, file, samples_of(rows, problems))
+
+
+def read(name: str, file: Path) -> tuple[list[dict[str, Any]], Problems]:
+    """The rows of a manifest, and what is wrong with them; `load` is this and its refusal.
+
+    Raises:
+        DatasetError: as `read_rows`.
+    """
+    rows, seen, problems = list[dict[str, Any]](), dict[str, int](), Problems(file)
+    for row, value in read_rows(
+        problems, delimiter=",", required=REQUIRED, optional=OPTIONAL, reserved=_RESERVED
+    ):
+        path = inside(value["path"], problems, row) if value["path"] else ""
         for column in REQUIRED:
             if not value[column]:
-                raise DatasetError(f"{file}, row {row}: {column} is empty")
-        path = _inside(value["path"], file, row)
+                problems.add(row, f"{column} is empty")
+        for column in REQUIRED + OPTIONAL:
+            if value.get(column) in _NOT_A_VALUE:
+                problems.add(
+                    row, f"{column} is '{value[column]}', which looks like a missing value"
+                )
         if path in seen:
-            raise DatasetError(
-                f"{file}, row {row}: path '{path}' stands in row {seen[path]} already; "
-                "an image has one row"
+            problems.add(
+                row, f"path '{path}' stands in row {seen[path]} already; an image has one row"
             )
-        seen[path] = row
+        elif path:
+            seen[path] = row
         split = value.get("split", "")
         rows.append(
             {
@@ -45,7 +73,7 @@ def load(name: str, file: Path) -> Cohort:
                 "device": value.get("device") or None,
                 "operator": value.get("operator") or None,
                 "official_split": one_of(
-                    split, {"train": "train", "test": "test"}, "split", file, row
+                    split, {"train": "train", "test": "test"}, "split", problems, row
                 )
                 if split
                 else None,
@@ -57,17 +85,4 @@ def load(name: str, file: Path) -> Cohort:
                 "row": row,
             }
         )
-    if not rows:
-        raise DatasetError(f"{file}: expected at least one image, found only the header")
-    return Cohort(name, file.parent, file, pd.DataFrame(rows))
-
-
-def _inside(path: str, file: Path, row: int) -> str:
-    normal = posixpath.normpath(path.replace("\\", "/"))
-    first = PurePosixPath(normal).parts[0]
-    if normal.startswith("/") or first == ".." or ":" in first:
-        raise DatasetError(
-            f"{file}, row {row}: path '{path}' points out of the manifest's folder; "
-            "paths are relative to it and stay inside"
-        )
-    return normal
+    return rows, problems

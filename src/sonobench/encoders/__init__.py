@@ -5,21 +5,24 @@
 """
 
 from sonobench.encoders.admission import RANDOM_MEDIAN, certify
+from sonobench.encoders.architecture import Architecture
 from sonobench.encoders.card import EncoderCard, Preprocess, PretrainingRecord, Weights
 from sonobench.encoders.checkpoint import CheckpointError, KeyTable, file_sha256
-from sonobench.encoders.embedding import embed
-from sonobench.encoders.encoder import Encoder, EncoderError
+from sonobench.encoders.embedding import embed, keep_large_blocks
+from sonobench.encoders.encoder import Encoder, EncoderError, NormalisedNetwork
 from sonobench.encoders.registry import EncoderSpec, catalogue, open_encoder, resolve
 from sonobench.encoders.weights import WeightsMissing
 
 __all__ = [
     "RANDOM_MEDIAN",
+    "Architecture",
     "CheckpointError",
     "Encoder",
     "EncoderCard",
     "EncoderError",
     "EncoderSpec",
     "KeyTable",
+    "NormalisedNetwork",
     "Preprocess",
     "PretrainingRecord",
     "Weights",
@@ -28,6 +31,7 @@ __all__ = [
     "certify",
     "embed",
     "file_sha256",
+    "keep_large_blocks",
     "open_encoder",
     "resolve",
 ]

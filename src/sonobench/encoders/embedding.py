@@ -29,7 +29,7 @@ def embed(
     Raises:
         EncoderError: a feature is not finite (names the encoder and the image's position).
     """
-    _keep_large_blocks()
+    keep_large_blocks()
     features = np.empty((len(positions), encoder.card.dimension), dtype=np.float32)
     for start, images in _batches(pack, positions, micro_batch):
         batch = encoder.features(images).numpy()
@@ -57,7 +57,7 @@ def _batches(
 
 
 @cache
-def _keep_large_blocks() -> None:
+def keep_large_blocks() -> None:
     """Let glibc keep freed memory for the next layer's activations.
 
     It would give every block of some MiB back to the system and fault it in again: a CPU forward

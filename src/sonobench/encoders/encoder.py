@@ -12,29 +12,26 @@ class EncoderError(ValueError):
     """An encoder that cannot be used; the message says why and what to do."""
 
 
-@final
-class Encoder:
-    """A network with its card, in evaluation mode.
+class NormalisedNetwork(nn.Module):
+    """A network behind its card's normalisation, as one module: what is trained.
 
     Args:
         network: maps normalised images (B, 3, S, S) float32 to features (B, dimension).
         card: what it is; its `preprocess` is applied here and nowhere else.
-        device: where it runs.
     """
 
-    def __init__(self, network: nn.Module, card: EncoderCard, device: str = "cpu") -> None:
-        self.card = card
-        self.device = torch.device(device)
-        self.network = network.eval().requires_grad_(False).to(self.device)
-        if self.device.type == "cpu":
-            # Convolutions of the CPU library are a fifth faster with channels last.
-            self.network.to(memory_format=torch.channels_last)
-        self._mean = torch.tensor(card.preprocess.mean, device=self.device).view(1, 3, 1, 1)
-        self._std = torch.tensor(card.preprocess.std, device=self.device).view(1, 3, 1, 1)
+    mean: Tensor
+    std: Tensor
 
-    @torch.inference_mode()
-    def features(self, images: Tensor) -> Tensor:
-        """Features (B, dimension) float32, on the CPU, of images (B, 1 or 3, S, S) uint8.
+    def __init__(self, network: nn.Module, card: EncoderCard) -> None:
+        super().__init__()
+        self.network = network
+        self.card = card
+        for name, values in (("mean", card.preprocess.mean), ("std", card.preprocess.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, dimension) of images (B, 1 or 3, S, S) uint8 on the network's device.
 
         One channel stands for three equal ones.
 
@@ -54,8 +51,7 @@ class Encoder:
                 f"{images.shape[2]}×{images.shape[3]}"
             )
         # The steps and their order are those of torchvision's ToTensor and Normalize, to the bit.
-        scaled = images.to(self.device, non_blocking=True).float().div_(255)
-        normalised = (scaled - self._mean).div_(self._std)
+        normalised = (images.float().div_(255) - self.mean).div_(self.std)
         features = self.network(normalised)
         expected = (len(images), self.card.dimension)
         if not isinstance(features, Tensor) or tuple(features.shape) != expected:
@@ -63,4 +59,37 @@ class Encoder:
             raise EncoderError(
                 f"{self.card.name}: expected features of shape {expected}, found {found}"
             )
+        return features
+
+
+@final
+class Encoder:
+    """A network with its card, in evaluation mode.
+
+    Args:
+        network, card: as of `NormalisedNetwork`.
+        device: where it runs.
+    """
+
+    def __init__(self, network: nn.Module, card: EncoderCard, device: str = "cpu") -> None:
+        self.card = card
+        self.device = torch.device(device)
+        self.network = network
+        self._sealed = NormalisedNetwork(network, card).eval().requires_grad_(False).to(self.device)
+        if self.device.type == "cpu":
+            # Convolutions of the CPU library are a fifth faster with channels last.
+            self.network.to(memory_format=torch.channels_last)
+
+    def trainable(self) -> NormalisedNetwork:
+        """The same network with its normalisation, for training; this encoder changes with it."""
+        return self._sealed
+
+    @torch.inference_mode()
+    def features(self, images: Tensor) -> Tensor:
+        """Features (B, dimension) float32, on the CPU, of images (B, 1 or 3, S, S) uint8.
+
+        Raises:
+            EncoderError: as `NormalisedNetwork.forward`.
+        """
+        features: Tensor = self._sealed(images.to(self.device, non_blocking=True))
         return features.float().cpu()

@@ -17,7 +17,7 @@ from sonobench.encoders.card import CLIP_MEAN, CLIP_STD, EncoderCard, Preprocess
 from sonobench.encoders.checkpoint import Dropped
 from sonobench.encoders.encoder import EncoderError
 from sonobench.images import Geometry
-from sonobench.protocol.schema import unknown_key
+from sonobench.protocol.section import unknown_key
 
 _TEXT_PREFIXES = ("text.", "transformer.", "token_embedding.", "ln_final.")
 _TEXT_KEYS = ("positional_embedding", "text_projection")

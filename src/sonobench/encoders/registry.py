@@ -3,6 +3,7 @@
 import importlib
 import inspect
 from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from sonobench.encoders.encoder import Encoder, EncoderError
 from sonobench.encoders.hints import what_it_seems
 from sonobench.encoders.weights import find_weights
 from sonobench.protocol import EncoderEntry
-from sonobench.protocol.schema import unknown_key
+from sonobench.protocol.section import unknown_key
 
 # One module a family, in the order in which they are listed.
 _FAMILIES = (
@@ -78,8 +79,22 @@ class EncoderSpec:
 
 
 def catalogue() -> dict[str, Architecture]:
-    """Encoders known by name."""
-    return {made.card.name: made for family in _FAMILIES for made in family.ARCHITECTURES}
+    """Encoders known by name: sonobench's own, and those that installed packages bring."""
+    own = {made.card.name: made for family in _FAMILIES for made in family.ARCHITECTURES}
+    return {**own, **_brought(own)}
+
+
+def _brought(own: dict[str, Architecture]) -> dict[str, Architecture]:
+    brought = {}
+    for entry in metadata.entry_points(group="sonobench.encoders"):
+        made = entry.load()
+        if not isinstance(made, Architecture) or made.card.name != entry.name or entry.name in own:
+            raise EncoderError(
+                f"entry point {entry.value}: expected an Architecture whose card is named "
+                f"'{entry.name}', a name that no encoder of sonobench has"
+            )
+        brought[entry.name] = made
+    return brought
 
 
 def architecture(name: str, feature: str | None = None) -> Architecture:

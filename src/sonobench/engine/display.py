@@ -17,6 +17,7 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 
 from sonobench.engine.job import Failure, Job
+from sonobench.engine.progress import Value
 
 LINE_EVERY = 15.0  # seconds between the plain lines on a job that runs
 
@@ -154,10 +155,15 @@ class Display:
         """Tell how many of the run's jobs have ended."""
         self._bars.update(self._overall, completed=jobs, status=f"{jobs:,} of {self._jobs:,}")
 
-    def report(self, job: Job, event: str, value: int | str) -> None:
-        """Take a report of a job's progress: `begin`, `advance` or `note`."""
+    def report(self, job: Job, event: str, value: Value) -> None:
+        """Take a report of a job: `begin`, `advance` or `note`, or a `log` of where it runs."""
+        if isinstance(value, tuple):
+            name, level, text = value
+            logging.getLogger(name).log(level, "%s", text)
+            return
         with self._lock:
             if event == "begin":
+                self._forget(job)  # where it was begun before, and preempted
                 self._waiting.discard(job.name)
                 total = int(value)
                 bar = self._bars.add_task(escape(job.name), total=total, status="")
@@ -184,12 +190,21 @@ class Display:
             self._waiting.add(job.name)
             _logger.warning("%s: waiting, another process is making it", job.name)
 
-    def end(self, job: Job, failure: Failure | None) -> None:
-        """Tell how a job ended."""
+    def lost(self, job: Job, failure: Failure) -> None:
+        """Tell that a job is to be tried again, and why."""
+        self._forget(job)
+        _logger.warning("%s: lost, it is tried again: %s", job.name, failure.error)
+
+    def _forget(self, job: Job) -> _Running | None:
         with self._lock:
             running = self._running.pop(job.name, None)
         if running is not None:
             self._bars.remove_task(running.bar)
+        return running
+
+    def end(self, job: Job, failure: Failure | None) -> None:
+        """Tell how a job ended."""
+        running = self._forget(job)
         if failure is not None:
             _logger.error("%s: failed: %s", job.name, failure.error)
             _logger.debug("%s: %s", job.name, failure.traceback)

@@ -13,6 +13,23 @@ Step: TypeAlias = Callable[[Sequence[Task], Store, Progress], None]
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What a job asks of the machine that runs it; it changes no result.
+
+    Attributes:
+        cpus: threads that it keeps busy.
+        gpus: CUDA devices; less than one is a share of one, used beside other jobs.
+        memory_gb: of main memory, at most; Slurm only.
+        hours: it takes at most; Slurm only.
+    """
+
+    cpus: int = 1
+    gpus: float = 0.0
+    memory_gb: float = 8.0
+    hours: float = 1.0
+
+
+@dataclass(frozen=True)
 class Job:
     """Tasks that one call makes, because they share work: one decoding, one loaded encoder.
 
@@ -25,6 +42,7 @@ class Job:
         needs: artefacts that must be there first.
         total: how many units of work all of its tasks are, for the progress.
         unit: what is counted ("images", "folds").
+        resources: what it asks of the machine that runs it.
     """
 
     name: str
@@ -33,6 +51,12 @@ class Job:
     needs: tuple[Task, ...] = ()
     total: int = 1
     unit: str = "steps"
+    resources: Resources = Resources()
+
+    @property
+    def kind(self) -> str:
+        """Of its first task, for people and for the queues of a cluster."""
+        return self.tasks[0].kind
 
 
 @dataclass(frozen=True)
@@ -54,9 +78,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt at a job ended: made, failed, or left to another process that is at it."""
+    """How an attempt at a job ended: made, failed, or left to another process that is at it.
+
+    Attributes:
+        failure: why it was not made.
+        lost: the failure is that of the place where it ran, so that another try makes sense.
+        claimed_elsewhere: another process is making it.
+    """
 
     failure: Failure | None = None
+    lost: bool = False
     claimed_elsewhere: bool = False
 
 

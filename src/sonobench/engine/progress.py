@@ -5,13 +5,15 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-# An event ("begin", "advance" or "note") and its value: units, units, text.
-Report: TypeAlias = Callable[[str, int | str], None]
+# An event and its value: "begin" and "advance" with units, "note" with a text, "log" with a
+# logger's name, a level and a text.
+Value: TypeAlias = int | str | tuple[str, int, str]
+Report: TypeAlias = Callable[[str, Value], None]
 
 _INTERVAL = 0.1  # seconds between reports: as fast as eyes follow, whatever the step's rate
 
 
-def _nobody(event: str, value: int | str) -> None:
+def _nobody(event: str, value: Value) -> None:
     """Take no notice."""
 
 

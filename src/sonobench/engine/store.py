@@ -4,6 +4,7 @@
     root/aside/…            unfinished ones, each with a lock that its writer holds
     root/claims/…           one lock a task that is being made
     root/scratch/KIND~KEY/  what a task that was stopped needs to go on, until it is published
+    root/failures/KIND~KEY  why a task was not made, until it is published
 
 Several processes and hosts may use one store: an artefact appears by a rename, after all of its
 files are on the disk, and never changes. Two that make the same one do no harm; claims keep
@@ -11,8 +12,7 @@ them from wasting the time.
 """
 
 import errno
-import hashlib
-import json
+import fcntl
 import logging
 import os
 import re
@@ -25,12 +25,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sonobench.engine.task import Task
+from sonobench.engine.artefact import seal, size_of, sync, trouble_of
+from sonobench.engine.task import Task, TaskName
 
 _logger = logging.getLogger(__name__)
 
-_DESCRIPTION = "task.json"
-_OWN_FOLDERS = ("aside", "claims", "scratch")
+_OWN_FOLDERS = ("aside", "claims", "scratch", "failures")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # Some writers report a full disk without its error number: numpy and safetensors in words only,
 # torch not even so, but what it had written then fills the disk to the last block.
@@ -59,7 +59,7 @@ class Store:
         self._reported: set[Path] = set()
         self.remove_leftovers()
 
-    def has(self, task: Task) -> bool:
+    def has(self, task: Task | TaskName) -> bool:
         """Whether the artefact is there, with all of its files at their sizes."""
         return task.key in self._present or self._look(task) is None
 
@@ -92,13 +92,14 @@ class Store:
             try:
                 aside.mkdir()
                 yield aside
-                _seal(aside, task)
+                seal(aside, task)
                 self._publish(aside, task)
-                shutil.rmtree(self.root / "scratch" / f"{task.kind}~{task.key}", ignore_errors=True)
+                shutil.rmtree(self._own("scratch", task), ignore_errors=True)
+                self._own("failures", task).unlink(missing_ok=True)
             except Exception as error:
                 if self._is_full(error):
                     raise StoreError(
-                        f"no room to write {task}: {error}. {_size(aside):,} bytes had been "
+                        f"no room to write {task}: {error}. {size_of(aside):,} bytes had been "
                         f"written, {shutil.disk_usage(self.root).free:,} are free where the store "
                         f"is ({self.root}). Make room there or choose another place (--store), "
                         "and run again: what was finished is kept"
@@ -119,17 +120,55 @@ class Store:
         with ExitStack() as held:
             # In one order everywhere: of two that want the same tasks, one gets them all.
             yield all(
-                held.enter_context(self._hold(self.root / "claims" / f"{kind}-{key}.lock"))
-                for key, kind in sorted((task.key, task.kind) for task in tasks)
+                held.enter_context(self._hold(self._claim_file(task)))
+                for task in sorted(tasks, key=lambda task: (task.key, task.kind))
             )
+
+    def is_claimed(self, task: Task | TaskName) -> bool:
+        """Whether a process is making the task; asked without writing anything."""
+        try:
+            handle = os.open(self._claim_file(task), os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            # Held, or a file system without locks, where the file stands for the lock.
+            return True
+        finally:
+            os.close(handle)
+        return False
+
+    def record_failure(self, tasks: Iterable[Task], error: str) -> None:
+        """Keep why those of the tasks that are missing were not made, for whoever asks."""
+        for task in tasks:
+            if not self.has(task):
+                # What cannot be written is in the log all the same.
+                with suppress(OSError):
+                    file = self._own("failures", task)
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_text(error, encoding="utf-8")
+
+    def failure(self, task: Task | TaskName) -> str | None:
+        """Why the last attempt at a task failed; None where there was none or it has been made."""
+        try:
+            return self._own("failures", task).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def artefacts(self) -> Iterator[tuple[TaskName, Path]]:
+        """Every artefact's name and folder, damaged ones too."""
+        for folder in sorted(self.root.glob("*/??/*")):
+            kind = folder.parts[len(self.root.parts)]
+            if kind not in _OWN_FOLDERS:
+                yield TaskName(kind, folder.name), folder
 
     def damaged(self) -> Iterator[tuple[Path, str]]:
         """Read every artefact again; yields the folder of each that changed, and what is wrong."""
-        for folder in sorted(self.root.glob("*/??/*")):
-            if folder.parts[len(self.root.parts)] not in _OWN_FOLDERS:
-                trouble = _trouble(folder, read=True)
-                if trouble is not None:
-                    yield folder, trouble
+        for _, folder in self.artefacts():
+            trouble = trouble_of(folder, read=True)
+            if trouble is not None:
+                yield folder, trouble
 
     def remove_leftovers(self) -> None:
         """Remove what processes of this host, now dead, have left unfinished."""
@@ -145,11 +184,17 @@ class Store:
 
         Only who holds the task's claim may write there. It goes when the artefact is published.
         """
-        folder = self.root / "scratch" / f"{task.kind}~{task.key}"
+        folder = self._own("scratch", task)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _place(self, task: Task) -> Path:
+    def _own(self, folder: str, task: Task | TaskName) -> Path:
+        return self.root / folder / f"{task.kind}~{task.key}"
+
+    def _claim_file(self, task: Task | TaskName) -> Path:
+        return self.root / "claims" / f"{task.kind}-{task.key}.lock"
+
+    def _place(self, task: Task | TaskName) -> Path:
         if task.kind in _OWN_FOLDERS:
             raise ValueError(f"the store keeps the name {task.kind!r} for itself")
         return self.root / task.kind / task.key[:2] / task.key
@@ -157,17 +202,23 @@ class Store:
     def _aside(self, kind: str) -> Path:
         return self.root / "aside" / f"{socket.gethostname()}~{kind}~{uuid.uuid4().hex}"
 
-    def _look(self, task: Task) -> str | None:
+    def _look(self, task: Task | TaskName) -> str | None:
         """What is wrong with an artefact, or None, which is remembered: artefacts do not change."""
         place = self._place(task)
-        trouble = _trouble(place, read=False)
+        trouble = trouble_of(place, read=False)
         if trouble is None:
             self._present.add(task.key)
         elif not place.exists():
             return "it was not made"
         elif place not in self._reported:
             self._reported.add(place)
-            _logger.warning("%s is damaged (%s) and counts as missing: %s", task, trouble, place)
+            _logger.warning(
+                "%s %s is damaged (%s) and counts as missing: %s",
+                task.kind,
+                task.key[:12],
+                trouble,
+                place,
+            )
         return trouble
 
     def _publish(self, aside: Path, task: Task) -> None:
@@ -187,14 +238,14 @@ class Store:
                 return
             self._clear(place)
         for folder in parents:
-            _sync(folder)
+            sync(folder)
         self._present.add(task.key)
 
     def _clear(self, place: Path) -> None:
         """Remove a damaged artefact from its place."""
         # Without the lock, one that was found damaged could by now be replaced by a whole one.
         with FileLock(self.root / "claims" / "damaged.lock"):
-            if place.exists() and _trouble(place, read=False) is not None:
+            if place.exists() and trouble_of(place, read=False) is not None:
                 aside = self._aside("damaged")
                 place.rename(aside)
                 shutil.rmtree(aside, ignore_errors=True)
@@ -230,69 +281,6 @@ class Store:
             or _NO_ROOM_WORDS.search(str(error)) is not None
             or shutil.disk_usage(self.root).free < _NO_ROOM_BYTES
         )
-
-
-def _seal(folder: Path, task: Task) -> None:
-    """Put every file on the disk, and last the description by which they can be checked."""
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                os.fsync(file.fileno())
-            name = path.relative_to(folder).as_posix()
-            files[name] = {"size": path.stat().st_size, "sha256": digest}
-        else:
-            _sync(path)
-    description = {
-        "kind": task.kind,
-        "version": task.version,
-        "settings": task.settings,
-        "files": files,
-    }
-    with (folder / _DESCRIPTION).open("x", encoding="utf-8") as file:
-        json.dump(description, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync(folder)
-
-
-def _trouble(folder: Path, *, read: bool) -> str | None:
-    """What is wrong with an artefact: sizes only, or with `read` every byte and its key."""
-    try:
-        description = json.loads((folder / _DESCRIPTION).read_bytes())
-        for name, written in description["files"].items():
-            path = folder / name
-            size = path.stat().st_size
-            if size != written["size"]:
-                return f"{name} has {size:,} bytes, {written['size']:,} were written"
-            if read:
-                with path.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != written["sha256"]:
-                        return f"{name} is not what was written: its SHA-256 differs"
-        if read:
-            task = Task(description["kind"], description["version"], description["settings"])
-            if task.key != folder.name:
-                return f"{_DESCRIPTION} describes another task, {task.kind} {task.key}"
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
-    except PermissionError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"it cannot be checked against its {_DESCRIPTION}: {error!r}"
-    return None
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _lock_file(aside: Path) -> Path:

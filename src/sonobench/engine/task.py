@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
@@ -50,6 +50,13 @@ class Task:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.key[:12]}"
+
+
+class TaskName(NamedTuple):
+    """What names a task's artefact, for those who need not know what made it."""
+
+    kind: str
+    key: str
 
 
 def _check(value: object, where: str) -> None:

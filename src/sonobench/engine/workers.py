@@ -1,14 +1,13 @@
 """Processes that make jobs side by side; one that dies takes only its own job with it."""
 
-import logging
+import math
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -16,16 +15,17 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from sonobench.engine.display import Display
-from sonobench.engine.job import Failure, Job, Outcome, attempt
+from sonobench.engine.job import Failure, Job, Outcome
+from sonobench.engine.parcel import make, pack
+from sonobench.engine.progress import Value
 from sonobench.engine.store import Store
-
-_logger = logging.getLogger("sonobench")
 
 
 @dataclass
 class _Worker:
     process: SpawnProcess
     connection: "Connection[Any, Any]"
+    devices: tuple[str, ...]
     job: Job | None = None
 
 
@@ -36,10 +36,15 @@ class Workers:
     queue's lock stops all others, and because the pipe that closes says which job is lost.
     """
 
-    def __init__(self, count: int, store: Store, display: Display) -> None:
+    tries = 1  # one that was killed had most likely no memory left, and would have none again
+
+    def __init__(
+        self, count: int, store: Store, display: Display, devices: Sequence[str] = ()
+    ) -> None:
         self._count = count
         self._store = store
         self._display = display
+        self._devices = tuple(devices)
         self._workers: list[_Worker] = []
         self._unsent: list[tuple[Job, Outcome]] = []
 
@@ -50,28 +55,58 @@ class Workers:
         for worker in self._workers:
             _kill(worker)
 
-    @property
-    def free(self) -> int:
-        """How many more jobs can start now."""
-        return self._count - sum(worker.job is not None for worker in self._workers)
+    def fits(self, job: Job) -> bool:
+        """Whether a worker is idle or missing, and the devices that the job asks for are free."""
+        busy = sum(worker.job is not None for worker in self._workers)
+        return busy < self._count and self._place(job) is not None
 
     def start(self, job: Job) -> None:
         """Hand a job to a process that is idle, or to a new one."""
-        try:
-            message = pickle.dumps(job)
-        except Exception as error:
-            text = f"it cannot be sent to a worker process: {error}"
+        parcel = pack(job, self._store)
+        if isinstance(parcel, Outcome):
+            self._unsent.append((job, parcel))
+            return
+        devices = self._place(job)
+        assert devices is not None
+        if job.resources.gpus > len(self._devices) > 0:
+            text = f"it asks for {job.resources.gpus:g} GPUs, this run has {len(self._devices)}"
             self._unsent.append((job, Outcome(Failure(job.name, text))))
             return
-        idle = [worker for worker in self._workers if worker.job is None]
+        idle = [w for w in self._workers if w.job is None and w.devices == devices]
         worker = next((worker for worker in idle if worker.process.is_alive()), None)
         if worker is None:
-            worker = self._spawn()
+            self._make_room(devices)
+            worker = self._spawn(devices)
             self._workers.append(worker)
         worker.job = job
         # A worker that has died meanwhile is noticed by `ended`.
         with suppress(OSError):
-            worker.connection.send((job.name, message))
+            worker.connection.send(parcel)
+
+    def _place(self, job: Job) -> tuple[str, ...] | None:
+        """The devices with most room, as many as the job asks for; None while they are taken."""
+        if not self._devices:
+            return ()
+        taken = dict.fromkeys(self._devices, 0.0)
+        for worker in self._workers:
+            if worker.job is not None:
+                for device in worker.devices:
+                    taken[device] += min(1.0, worker.job.resources.gpus)
+        count = min(len(self._devices), max(1, math.ceil(job.resources.gpus)))
+        chosen = sorted(self._devices, key=lambda device: taken[device])[:count]
+        share = min(1.0, job.resources.gpus)
+        # A hair over: thirds and tenths do not add up to one exactly.
+        if any(taken[device] + share > 1.0 + 1e-6 for device in chosen):
+            return None
+        return tuple(sorted(chosen, key=self._devices.index))
+
+    def _make_room(self, devices: tuple[str, ...]) -> None:
+        """End idle workers that keep memory of these devices, for one with other devices."""
+        for worker in list(self._workers):
+            idle = worker.job is None
+            if idle and worker.devices != devices and set(worker.devices) & set(devices):
+                self._workers.remove(worker)
+                _kill(worker)
 
     def ended(self, timeout: float) -> list[tuple[Job, Outcome]]:
         """Pass on reports until jobs have ended, or for `timeout` seconds; returns those jobs."""
@@ -99,11 +134,7 @@ class Workers:
                 if isinstance(value, Outcome):
                     worker.job = None
                     return job, value
-                if event == "log":
-                    name, level, text = value
-                    logging.getLogger(name).log(level, "%s", text)
-                else:
-                    self._display.report(job, event, value)
+                self._display.report(job, event, value)
         except (EOFError, OSError):
             dead = True
         if not dead:
@@ -112,16 +143,14 @@ class Workers:
         _kill(worker)
         return job, Outcome(Failure(job.name, _cause_of_death(worker.process.exitcode)))
 
-    def _spawn(self) -> _Worker:
+    def _spawn(self, devices: tuple[str, ...]) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(
-            target=_serve, args=(theirs, self._store, _logger.getEffectiveLevel())
-        )
-        with _main_hidden():
+        process = context.Process(target=_serve, args=(theirs,))
+        with _main_hidden(), _visible(devices):
             process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, devices)
 
 
 @contextmanager
@@ -137,6 +166,21 @@ def _main_hidden() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextmanager
+def _visible(devices: tuple[str, ...]) -> Iterator[None]:
+    """Let a new process see these CUDA devices alone; all that we see, without any."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if devices:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+    try:
+        yield
+    finally:
+        if devices:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
+            if before is not None:
+                os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
 def _kill(worker: _Worker) -> None:
@@ -172,43 +216,23 @@ class _Outbox:
         self._connection = connection
         self._lock = threading.Lock()
 
-    def send(self, event: str, value: object) -> None:
+    def send(self, event: str, value: Value | Outcome) -> None:
         with self._lock:
             self._connection.send((event, value))
 
 
-class _LogHandler(logging.Handler):
-    """Sends what is logged in a worker to the process that shows it."""
-
-    def __init__(self, outbox: _Outbox) -> None:
-        super().__init__()
-        self._outbox = outbox
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._outbox.send("log", (record.name, record.levelno, self.format(record)))
-
-
-def _serve(connection: "Connection[Any, Any]", store: Store, log_level: int) -> None:
+def _serve(connection: "Connection[Any, Any]") -> None:
     """The life of a worker: make the jobs that come, until the run is over or has died."""
     # A group of its own: Ctrl-C reaches the run alone, which then ends the worker's whole group.
     os.setpgrp()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     outbox = _Outbox(connection)
-    _logger.addHandler(_LogHandler(outbox))
-    _logger.setLevel(log_level)
     while True:
         try:
-            name, message = connection.recv()
+            parcel = connection.recv()
         except EOFError:
             return
-        try:
-            job = pickle.loads(message)
-        except Exception as error:
-            text = f"a worker process cannot load it: {type(error).__name__}: {error}"
-            outcome = Outcome(Failure(name, text))
-        else:
-            outcome = attempt(job, store, outbox.send)
-        outbox.send("end", outcome)
+        outbox.send("end", make(parcel, outbox.send))
 
 
 def _die_with_parent() -> None:

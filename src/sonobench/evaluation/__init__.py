@@ -1,6 +1,8 @@
 """What predictions say: metrics with patient-level intervals, from tables alone.
 
-`evaluate` turns predictions and samples into the long table of results and the confusion matrices.
+`evaluate` turns predictions and samples into results, comparisons, calibration and curves;
+`compare_runs` sets several runs beside each other; `read_predictions_file` reads predictions made
+elsewhere.
 The pieces stand alone: metrics of confusion counts, the logit-jackknife interval, and the joint
 bootstrap of subjects, which any other statistic of counts can be handed to.
 """
@@ -12,18 +14,27 @@ from sonobench.evaluation.bootstrap import (
     percentile_interval,
 )
 from sonobench.evaluation.evaluate import Evaluation, evaluate
+from sonobench.evaluation.files import read_predictions_file
 from sonobench.evaluation.jackknife import jackknife_standard_error, logit_interval
+from sonobench.evaluation.paper import PAPER_MODELS, PaperNames
+from sonobench.evaluation.runs import RunComparison, RunTables, compare_runs
 from sonobench.evaluation.settings import IN_DOMAIN, EvaluationSettings
 
 __all__ = [
     "IN_DOMAIN",
+    "PAPER_MODELS",
     "Draws",
     "Evaluation",
     "EvaluationSettings",
+    "PaperNames",
+    "RunComparison",
+    "RunTables",
     "bootstrap_statistic",
+    "compare_runs",
     "draw_subjects",
     "evaluate",
     "jackknife_standard_error",
     "logit_interval",
     "percentile_interval",
+    "read_predictions_file",
 ]

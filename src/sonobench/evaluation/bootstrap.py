@@ -22,7 +22,8 @@ class Draws:
 
     Attributes:
         weights: how often each draw takes each subject, whole numbers, (draws, S).
-        redrawn_share: share of the draws that first came without an image of some declared class.
+        redrawn_share: share of the draws that first came without an image of some declared class
+            and were drawn again; in a subgroup of those that are left out for it.
     """
 
     weights: npt.NDArray[np.float32]
@@ -70,28 +71,53 @@ def bootstrap_statistic(
     Args:
         weights: (draws, S), from `draw_subjects`.
         per_subject: what each subject adds to the sums, (S, ...), such as confusion counts of all
-            models, (S, models, folds, K, K). Not negative.
+            models, (S, models, folds, K, K).
         statistic: takes the weighted sums of some draws, (b, ...), and returns (b, ...).
 
     Returns:
         The statistic of every draw, (draws, ...).
     """
     # Whole numbers are exact up to 2^24 in float32, which halves the work, and 2^53 in float64.
-    exact_in_float32 = per_subject.shape[0] * per_subject.max(initial=0) < 2**24
+    exact_in_float32 = per_subject.shape[0] * np.abs(per_subject).max(initial=0) < 2**24
     dtype = np.dtype(np.float32 if exact_in_float32 else np.float64)
     flat = per_subject.reshape(per_subject.shape[0], -1).astype(dtype)
     step = max(1, _BLOCK_BYTES // max(1, flat.shape[1] * dtype.itemsize))
     blocks = []
-    for start in range(0, len(weights), step):
+    # At least one block, so that no draws give no statistics, of the right shape.
+    for start in range(0, max(1, len(weights)), step):
         sums = weights[start : start + step].astype(dtype, copy=False) @ flat
         blocks.append(statistic(sums.reshape(-1, *per_subject.shape[1:])))
     return np.concatenate(blocks)
 
 
+def restricted(
+    draws: Draws, members: npt.NDArray[np.intp], carries: npt.NDArray[np.bool_]
+) -> Draws:
+    """The same draws of some of the subjects, without those that lack what they must carry.
+
+    Args:
+        draws: of all subjects.
+        members: positions of the subjects, (s,).
+        carries: what each of them carries of what a draw must have, (s, R).
+
+    Returns:
+        The draws that are left; `redrawn_share` is the share of those that were skipped.
+    """
+    weights = draws.weights[:, members]
+    lacking = _lacks(weights, carries)
+    return Draws(weights[~lacking], float(lacking.mean()))
+
+
 def percentile_interval(
     statistics: npt.NDArray[np.float64], confidence: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Lower and upper percentile bound over the draws, (draws, ...) -> two of (...)."""
+    """Lower and upper percentile bound over the draws, (draws, ...) -> two of (...).
+
+    NaN without any draw.
+    """
+    if not len(statistics):
+        nothing = np.full(statistics.shape[1:], np.nan)
+        return nothing, nothing
     tail = (1 - confidence) / 2
     low, high = np.quantile(statistics, [tail, 1 - tail], axis=0)
     return low, high

@@ -5,14 +5,14 @@ image; a subject in two strata; a declared class without an image.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sonobench.evaluation.inputs import first, named, tested_rows
+from sonobench.evaluation.inputs import ATTRIBUTES, first, named, tested_rows
 from sonobench.evaluation.settings import IN_DOMAIN, EvaluationSettings
 from sonobench.tables import TableError
 
@@ -45,11 +45,13 @@ class Cohort:
         declared: indices of the declared classes, ascending, (D,).
         true: class index of every image, (N,).
         subject: subject of every image, (N,): its index among the sorted subject ids.
+        test_set: which test set every image is in, (N,). There is one, except in-domain in
+            cross-validation, where every fold has its own.
         strata: stratum of every subject, (S,). External: its site (those without one share a
             stratum); in-domain: its fold in cross-validation, else one stratum for all.
-        class_images: images of every class, by subject and test set, (S, T, K). There is one test
-            set, except in-domain in cross-validation, where every fold has its own.
+        class_images: images of every class, by subject and test set, (S, T, K).
         models: by encoder and adaptation, sorted: the trained models by fold and seed.
+        attributes: site, device, ... of every image, as far as known, N rows.
     """
 
     evaluation: str
@@ -57,9 +59,48 @@ class Cohort:
     declared: npt.NDArray[np.intp]
     true: npt.NDArray[np.intp]
     subject: npt.NDArray[np.intp]
+    test_set: npt.NDArray[np.intp]
     strata: npt.NDArray[np.intp]
     class_images: npt.NDArray[np.int64]
     models: dict[tuple[str, str], list[TrainedModel]]
+    attributes: pd.DataFrame
+
+    @property
+    def carries(self) -> npt.NDArray[np.bool_]:
+        """Which subject has an image of which declared class in which test set, (S, T D)."""
+        return (self.class_images[:, :, self.declared] > 0).reshape(len(self.strata), -1)
+
+    def subset(self, kept: npt.NDArray[np.bool_], declared: npt.NDArray[np.intp]) -> "Cohort":
+        """The images where `kept`, (N,), which must be of the classes `declared`.
+
+        Subjects without an image there are left out, and every model keeps what it says of the
+        others.
+        """
+        subjects, subject = np.unique(self.subject[kept], return_inverse=True)
+        position = np.cumsum(kept) - 1
+        models = {
+            pair: [
+                replace(
+                    model,
+                    images=position[model.images[kept[model.images]]],
+                    logits=model.logits[kept[model.images]],
+                )
+                for model in trained
+            ]
+            for pair, trained in self.models.items()
+        }
+        true, test_set = self.true[kept], self.test_set[kept]
+        return replace(
+            self,
+            declared=declared,
+            true=true,
+            subject=subject,
+            test_set=test_set,
+            strata=np.unique(self.strata[subjects], return_inverse=True)[1],
+            class_images=_class_images(subject, test_set, true, self.class_images.shape[1:]),
+            models=models,
+            attributes=self.attributes[kept].reset_index(drop=True),
+        )
 
 
 def cohorts(
@@ -81,16 +122,14 @@ def cohorts(
         rows = rows.assign(test_set=rows["fold"] if folds_apart else 0)
         images = _images(rows, by_site=evaluation != IN_DOMAIN)
         copies = images["pixel_sha256"].notna() & images.duplicated("pixel_sha256")
-        for name, kept in (("all", images), ("distinct", images[~copies])):
-            among = rows["image_id"].isin(kept["image_id"]).to_numpy()
-            yield _cohort(
-                kept,
-                rows[among],
-                row_logits[among],
-                settings,
-                evaluation=evaluation,
-                images_name=name,
-            )
+        every = _cohort(images, rows, row_logits, settings, evaluation, "all")
+        yield every
+        if copies.any():
+            among = rows["image_id"].isin(images.loc[~copies, "image_id"]).to_numpy()
+            part = (rows[among], row_logits[among])
+            yield _cohort(images[~copies], *part, settings, evaluation, "distinct")
+        else:
+            yield replace(every, images="distinct")
 
 
 def _check_same_folds(rows: pd.DataFrame, pairs: pd.DataFrame, evaluation: str) -> None:
@@ -133,7 +172,6 @@ def _cohort(
     rows: pd.DataFrame,
     logits: npt.NDArray[np.floating],
     settings: EvaluationSettings,
-    *,
     evaluation: str,
     images_name: str,
 ) -> Cohort:
@@ -145,8 +183,7 @@ def _cohort(
     test_sets, test_set = np.unique(images["test_set"].to_numpy(), return_inverse=True)
     strata = np.empty(len(subjects), dtype=np.intp)
     strata[subject] = pd.factorize(images["stratum"], sort=True)[0]
-    class_images = np.zeros((len(subjects), len(test_sets), len(settings.classes)), dtype=np.int64)
-    np.add.at(class_images, (subject, test_set, true), 1)
+    class_images = _class_images(subject, test_set, true, (len(test_sets), len(settings.classes)))
     empty = np.argwhere(class_images.sum(0)[:, declared] == 0)
     if len(empty):
         where = f", fold {test_sets[empty[0][0]]}" if len(test_sets) > 1 else ""
@@ -161,10 +198,23 @@ def _cohort(
         declared=declared,
         true=true,
         subject=subject,
+        test_set=test_set,
         strata=strata,
         class_images=class_images,
         models=_models(images, rows, logits),
+        attributes=images[[name for name in ATTRIBUTES if name in images]],
     )
+
+
+def _class_images(
+    subject: npt.NDArray[np.intp],
+    test_set: npt.NDArray[np.intp],
+    true: npt.NDArray[np.intp],
+    shape: tuple[int, ...],
+) -> npt.NDArray[np.int64]:
+    counts = np.zeros((subject.max() + 1, *shape), dtype=np.int64)
+    np.add.at(counts, (subject, test_set, true), 1)
+    return counts
 
 
 def _models(

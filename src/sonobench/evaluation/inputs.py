@@ -10,6 +10,9 @@ import pandas as pd
 from sonobench.evaluation.settings import IN_DOMAIN, EvaluationSettings
 from sonobench.tables import PREDICTIONS, SAMPLES, TableError, check
 
+# What images can differ in, as columns of samples.
+ATTRIBUTES = ("site", "device", "operator", "brain_plane")
+
 
 def tested_rows(
     predictions: pd.DataFrame, samples: pd.DataFrame, settings: EvaluationSettings
@@ -17,8 +20,8 @@ def tested_rows(
     """Take the test and external rows of `predictions` and join what samples know of the image.
 
     Returns:
-        The rows, with `evaluation`, `site` and `pixel_sha256`, without `logits`; and the logits,
-        (rows, K).
+        The rows, with `evaluation`, `pixel_sha256` and what is known of the attributes, without
+        `logits`; and the logits, (rows, K).
 
     Raises:
         TableError: a table breaks its schema or has nothing to evaluate; a row belongs to no
@@ -44,10 +47,27 @@ def tested_rows(
             )
     _check_labels(rows, settings)
     logits = _stacked_logits(rows, settings.classes)
-    joined = rows.drop(columns="logits").assign(
-        site=of_image["site"], pixel_sha256=of_image["pixel_sha256"]
-    )
-    return joined, logits
+    known_of_image = ["pixel_sha256", *(name for name in ATTRIBUTES if name in of_image)]
+    return rows.drop(columns="logits").join(of_image[known_of_image]), logits
+
+
+def validation_rows(
+    predictions: pd.DataFrame, settings: EvaluationSettings
+) -> tuple[pd.DataFrame, npt.NDArray[np.floating]]:
+    """Take the validation rows of `predictions` and their logits, (rows, K).
+
+    Raises:
+        TableError: a label is not among the training classes, or logits are not K finite numbers.
+    """
+    rows = check(predictions, PREDICTIONS)
+    rows = rows[rows["role"] == "validation"].reset_index(drop=True)
+    unknown = ~rows["label"].isin(settings.classes)
+    if unknown.any():
+        row = first(rows, unknown)
+        raise TableError(f"{named(row)}: label {row['label']!r} is not among the training classes")
+    if rows.empty:
+        return rows, np.empty((0, len(settings.classes)))
+    return rows, _stacked_logits(rows, settings.classes)
 
 
 def first(rows: pd.DataFrame, wrong: "pd.Series[bool]") -> Mapping[Hashable, Any]:

@@ -57,6 +57,41 @@ def balanced_accuracy(confusion: Counts, declared: Indices) -> Values:
     return _mean(per_class_recall(confusion)[..., declared])
 
 
+# Metrics that two models are compared by, and those whose intervals come from the bootstrap.
+COMPARED = ("macro_f1", "weighted_f1", "accuracy")
+UNBOUNDED = ("kappa", "mcc")
+
+
+def drawn_metrics(confusion: Counts, declared: Indices) -> Values:
+    """The metrics `COMPARED`, then `UNBOUNDED`, (..., K, K) -> (..., 5).
+
+    All images must be of declared classes. Cohen's kappa and the Matthews correlation coefficient
+    (R_K of Gorodkin, 2004) count predictions of undeclared classes as any other error; both are 0
+    where they have no denominator, as when only one class occurs and is always predicted.
+    """
+    # Each sum is taken once: there are as many matrices as draws times models.
+    confusion = np.asarray(confusion, np.float64)
+    correct, true, predicted = _correct(confusion), _true(confusion), _predicted(confusion)
+    f1 = _ratio(2 * correct, true + predicted)[..., declared]
+    of_class = true[..., declared]
+    images, right = np.einsum("...i->...", true), np.einsum("...i->...", correct)
+    chance = np.einsum("...i,...i->...", true, predicted)
+    spread = (images**2 - np.einsum("...i,...i->...", true, true)) * (
+        images**2 - np.einsum("...i,...i->...", predicted, predicted)
+    )
+    gain = images * right - chance
+    return np.stack(
+        [
+            np.einsum("...i->...", f1) / len(declared),
+            _ratio(np.einsum("...i,...i->...", f1, of_class), images),
+            _ratio(right, images),
+            _ratio(gain, images**2 - chance),
+            _ratio(gain, np.sqrt(spread)),
+        ],
+        axis=-1,
+    )
+
+
 # Averages that weight classes equally, averages that pool all images, metrics of a class each.
 _BALANCED = {"macro_f1": macro_f1, "balanced_accuracy": balanced_accuracy}
 _POOLED = {"weighted_f1": weighted_f1, "accuracy": accuracy}

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sonobench.evaluation.paper import PaperNames
+
 IN_DOMAIN = "in_domain"
 
 
@@ -14,27 +16,37 @@ class EvaluationSettings:
     Attributes:
         classes: training classes, in the order of the logits.
         source: name of the dataset that models were trained on; its test images are the
-            evaluation `in_domain`, for which all `classes` are declared.
+            evaluation `in_domain`, for which all `classes` are declared. None where nothing of it
+            was tested.
         declared: for each external dataset, by name, the classes that it has. Averages over
             classes run over these, whatever occurs in a sample.
         estimand: `held_out`: every trained model is tested on the same in-domain images.
             `cross_validation`: the in-domain images are divided over the folds; patients are
             resampled within their fold and the statistic is the mean of the folds' metrics.
         bootstrap_draws: number of draws of the patient bootstrap.
+        rank_draws: in how many of them, at most, rank-based metrics and calibration errors are
+            computed.
         confidence: of every interval, in (0, 1).
         seed: of the patient bootstrap.
+        probabilities: whether the softmax of the logits says how probable classes are. If not, only
+            their largest counts: there are no metrics of probabilities, no closed label space
+            beside the open one and no ensembles.
+        paper: which encoders and cohorts are the published study's; None: no comparison with it.
 
     Raises:
         ValueError: a setting contradicts another or lies outside its range.
     """
 
     classes: tuple[str, ...]
-    source: str
+    source: str | None
     declared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     estimand: Literal["held_out", "cross_validation"] = "held_out"
     bootstrap_draws: int = 10_000
+    rank_draws: int = 1_000
     confidence: float = 0.95
     seed: int = 0
+    probabilities: bool = True
+    paper: PaperNames | None = None
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
@@ -55,6 +67,8 @@ class EvaluationSettings:
             )
         if self.bootstrap_draws < 1:
             raise ValueError(f"bootstrap_draws: expected 1 or more, found {self.bootstrap_draws}")
+        if self.rank_draws < 1:
+            raise ValueError(f"rank_draws: expected 1 or more, found {self.rank_draws}")
         if not 0 < self.confidence < 1:
             raise ValueError(
                 f"confidence: expected a number between 0 and 1, found {self.confidence}"
@@ -63,4 +77,5 @@ class EvaluationSettings:
     @property
     def evaluations(self) -> dict[str, tuple[str, ...]]:
         """Declared classes by evaluation: `in_domain`, then the external datasets."""
-        return {IN_DOMAIN: self.classes, **self.declared}
+        home = {} if self.source is None else {IN_DOMAIN: self.classes}
+        return {**home, **self.declared}

@@ -1,6 +1,6 @@
 """How an image of any size becomes a square of the encoder's size: data, and its rendering."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,6 +26,10 @@ class Geometry:
 
     def __str__(self) -> str:
         return f"{self.kind}-{self.size}-{self.interpolation}"
+
+    def for_training(self) -> "Geometry":
+        """The same at 8/7 of the size, so that random crops of it need not be enlarged."""
+        return replace(self, size=round(self.size * 8 / 7))
 
     def render(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Square of (size, size) or (size, size, 3), as many channels as `pixels` has."""

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sonobench.images.appearance import Appearance, appearance
 from sonobench.images.decode import UnreadableImage, decode
 from sonobench.images.geometry import Geometry
 
@@ -139,12 +140,13 @@ def decode_all(
         try:
             decoded = decode(path)
         except UnreadableImage as error:
-            nothing = (None, 0, 0, 0, error.reason)
-            return _Rendered(dict(zip(_COLUMNS, nothing, strict=True)), (None,) * len(packs))
+            nothing = _record(None, 0, 0, 0, error.reason, Appearance())
+            return _Rendered(nothing, (None,) * len(packs))
         height, width = decoded.pixels.shape[:2]
-        found = (decoded.sha256, width, height, decoded.channels, "")
+        looks = appearance(decoded.pixels)
+        found = _record(decoded.sha256, width, height, decoded.channels, "", looks)
         squares = tuple(geometry.render(decoded.pixels) for geometry in packs)
-        return _Rendered(dict(zip(_COLUMNS, found, strict=True)), squares)
+        return _Rendered(found, squares)
 
     records = []
     with ExitStack() as stack:
@@ -158,12 +160,21 @@ def decode_all(
             if on_progress:
                 on_progress(1)
     if index_folder is not None:
-        pd.DataFrame(records, columns=list(_COLUMNS)).to_parquet(index_folder / _INDEX, index=False)
+        columns = [*_COLUMNS, *(field.name for field in fields(Appearance))]
+        pd.DataFrame(records, columns=columns).to_parquet(index_folder / _INDEX, index=False)
 
 
 def read_index(folder: Path) -> pd.DataFrame:
-    """One row a file: pixel_sha256, width, height, channels, and the error of an unreadable one."""
+    """One row a file: pixel_sha256, width, height, channels, the error of an unreadable one, and
+    the fields of `Appearance`."""
     return pd.read_parquet(folder / _INDEX)
+
+
+def _record(
+    sha256: str | None, width: int, height: int, channels: int, error: str, looks: Appearance
+) -> dict[str, object]:
+    facts = zip(_COLUMNS, (sha256, width, height, channels, error), strict=True)
+    return {**dict(facts), **asdict(looks)}
 
 
 def _in_order(

@@ -3,6 +3,14 @@
 A protocol is frozen data; its hash names it. Nothing that changes a result lives elsewhere.
 """
 
+from sonobench.protocol.finetuning import (
+    Augmentation,
+    FullFinetune,
+    HeadOnly,
+    Lora,
+    Training,
+)
+from sonobench.protocol.label_efficiency import LabelEfficiency
 from sonobench.protocol.load import (
     ProtocolError,
     find_protocol,
@@ -10,6 +18,7 @@ from sonobench.protocol.load import (
     protocol_hash,
     shipped_protocols,
 )
+from sonobench.protocol.resources import Limits, Resources
 from sonobench.protocol.schema import (
     FETAL_PLANES,
     Dataset,
@@ -24,14 +33,22 @@ from sonobench.protocol.schema import (
 
 __all__ = [
     "FETAL_PLANES",
+    "Augmentation",
     "Dataset",
     "EncoderEntry",
     "Evaluation",
+    "FullFinetune",
+    "HeadOnly",
+    "LabelEfficiency",
+    "Limits",
     "LinearProbe",
+    "Lora",
     "Numerics",
     "Protocol",
     "ProtocolError",
+    "Resources",
     "Split",
+    "Training",
     "find_protocol",
     "load_protocol",
     "protocol_hash",

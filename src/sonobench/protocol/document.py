@@ -66,6 +66,8 @@ def _values(annotation: Any) -> str:
         return " or ".join(map(_values, inner))
     if origin is tuple:
         return f"list of {_values(inner[0])}"
+    if origin is dict:
+        return f"names with {_values(inner[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
     names = {str: "text", int: "whole number", float: "number", bool: "true, false"}
@@ -77,7 +79,7 @@ def _default(field: FieldInfo) -> str:
         return "needed"
     if isinstance(field.default, BaseModel):
         return "its defaults"
-    if field.default in ("", ()):
+    if field.default in ("", (), {}):
         return "–"
     return f"`{json.dumps(field.default)}`"
 

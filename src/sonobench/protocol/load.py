@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from sonobench.protocol.schema import Protocol, unknown_key
+from sonobench.protocol.schema import Protocol
+from sonobench.protocol.section import unknown_key
 
 
 class ProtocolError(ValueError):
@@ -67,8 +68,12 @@ def load_protocol(name_or_file: str | Path, overrides: Sequence[str] = ()) -> Pr
 
 
 def protocol_hash(protocol: Protocol) -> str:
-    """SHA-256 of the protocol with every setting written out: its name among all protocols."""
-    canonical = json.dumps(protocol.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+    """SHA-256 of the protocol with every setting written out: its name among all protocols.
+
+    `resources` are left out: they change no result.
+    """
+    content = protocol.model_dump(mode="json", exclude={"resources"})
+    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

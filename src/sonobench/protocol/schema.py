@@ -1,12 +1,16 @@
 """What is to be measured: every setting that can change a result, as frozen, documented data."""
 
-import difflib
 import re
 from itertools import pairwise
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from sonobench.protocol.finetuning import FullFinetune, HeadOnly, Lora, Training
+from sonobench.protocol.label_efficiency import LabelEfficiency
+from sonobench.protocol.resources import Resources
+from sonobench.protocol.section import Section
 
 FETAL_PLANES = (
     "Fetal abdomen",
@@ -17,36 +21,17 @@ FETAL_PLANES = (
     "Other",
 )
 
-
-class _Section(BaseModel):
-    """Frozen; an unknown key is refused with the nearest known name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_keys(cls, raw: Any) -> Any:
-        if isinstance(raw, dict):
-            for key in raw:
-                if key not in cls.model_fields:
-                    raise ValueError(unknown_key(str(key), list(cls.model_fields)))
-        return raw
+AdaptationName = Literal["linear_probe", "full_finetune", "lora", "head_only"]
 
 
-def unknown_key(key: str, known: list[str]) -> str:
-    """The message for a name that is not known, with the nearest one that is."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"unknown key '{key}'; {hint}Known here: {', '.join(known)}"
-
-
-class Dataset(_Section):
+class Dataset(Section):
     """A cohort: which loader reads it, and from where."""
 
-    loader: Literal["fetal_planes_db", "african_planes", "manifest", "phantom"] = Field(
+    loader: str = Field(
+        pattern=r"^[A-Za-z0-9_.-]+$",
         description="fetal_planes_db and african_planes read the published archives' own layout, "
         "manifest anybody's CSV (path,label,patient_id; optional site,device,operator,split), "
-        "phantom makes synthetic images."
+        "phantom makes synthetic images; an installed package can bring others.",
     )
     name: str = Field(
         default="",
@@ -57,6 +42,16 @@ class Dataset(_Section):
         default=None,
         description="Folder (archives) or CSV file (manifest), relative to the data root or "
         "absolute; the archives' own folder name if not given.",
+    )
+    partial: bool = Field(
+        default=False,
+        description="Whether a copy without all of its images is used with those that are here; "
+        "the report says how many of how many.",
+    )
+    labels: str | None = Field(
+        default=None,
+        description="CSV file with the columns label,class that says which class each of the "
+        "cohort's own labels is; relative to the data root or absolute.",
     )
     cohort: Literal["home", "external"] | None = Field(
         default=None, description="phantom only: which of the two synthetic hospitals."
@@ -86,7 +81,7 @@ class Dataset(_Section):
         return self
 
 
-class Split(_Section):
+class Split(Section):
     """How subjects of the source are divided."""
 
     scheme: Literal["official_test", "cross_validation"] = Field(
@@ -99,7 +94,7 @@ class Split(_Section):
     seed: int = Field(default=0, ge=0, description="Seed of the fold assignment.")
 
 
-class EncoderEntry(_Section):
+class EncoderEntry(Section):
     """One encoder to be measured. In YAML a bare string is its `name`."""
 
     name: str | None = Field(
@@ -131,6 +126,12 @@ class EncoderEntry(_Section):
     size: int | None = Field(
         default=None, ge=16, description="Input size in pixels; the card's own if not given."
     )
+    adaptations: tuple[AdaptationName, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Which of the protocol's adaptations it gets; all that it can have if not "
+        "given. Precomputed embeddings and pixel_stats cannot be fine-tuned.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -149,13 +150,16 @@ class EncoderEntry(_Section):
             raise ValueError("'embeddings' are computed already: no checkpoint, geometry or size")
         if self.python is not None and self.checkpoint is not None:
             raise ValueError("a 'python' factory loads its own weights: no 'checkpoint' beside it")
+        fixed = self.embeddings is not None or self.name == "pixel_stats"
+        if fixed and set(self.adaptations or ()) - {"linear_probe"}:
+            raise ValueError("precomputed embeddings and pixel_stats have linear_probe only")
         if not self.label:
             label = self.name or (self.python or self.embeddings or "").split("/")[-1]
             object.__setattr__(self, "label", label)
         return self
 
 
-class LinearProbe(_Section):
+class LinearProbe(Section):
     """L2-regularised multinomial logistic regression on standardised frozen features."""
 
     penalties: tuple[float, ...] = Field(
@@ -187,11 +191,11 @@ class LinearProbe(_Section):
         return penalties
 
 
-class MajorityClass(_Section):
+class MajorityClass(Section):
     """The control that needs no encoder: class frequencies of the training part."""
 
 
-class Adaptations(_Section):
+class Adaptations(Section):
     """What is trained on top of every encoder; null leaves one out."""
 
     linear_probe: LinearProbe | None = Field(
@@ -200,9 +204,25 @@ class Adaptations(_Section):
     majority_class: MajorityClass = Field(
         default=MajorityClass(), description="The control row without an encoder; always there."
     )
+    full_finetune: FullFinetune | None = Field(
+        default=None, description="Full fine-tuning: encoder and head."
+    )
+    lora: Lora | None = Field(default=None, description="Low-rank adaptation, and a head.")
+    head_only: HeadOnly | None = Field(
+        default=None, description="A head trained by gradient with augmentation, encoder frozen."
+    )
+
+    def with_precision(self, precision: Literal["fp32", "bf16"]) -> Self:
+        """The same with `precision` wherever it is left to the device."""
+        resolved = {
+            name: settings.model_copy(update={"precision": precision})
+            for name, settings in self
+            if isinstance(settings, Training) and settings.precision == "auto"
+        }
+        return self.model_copy(update=resolved)
 
 
-class Numerics(_Section):
+class Numerics(Section):
     """What of the arithmetic can change a result; the engine never changes it."""
 
     backend: Literal["auto", "cpu", "cuda"] = Field(
@@ -218,15 +238,21 @@ class Numerics(_Section):
     )
 
 
-class Evaluation(_Section):
+class Evaluation(Section):
     """How predictions are judged."""
 
     bootstrap_draws: int = Field(default=10_000, ge=100, description="Joint patient bootstrap.")
+    rank_draws: int = Field(
+        default=1_000,
+        ge=100,
+        description="How many of these draws, at most, AUROC, average precision, calibration "
+        "errors, risk-coverage and subgroups are computed in.",
+    )
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Of every interval.")
     seed: int = Field(default=0, ge=0, description="Seed of the bootstrap.")
 
 
-class Protocol(_Section):
+class Protocol(Section):
     """One benchmark: on whom, with which encoders, adapted how, judged how."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Name of the protocol.")
@@ -268,6 +294,12 @@ class Protocol(_Section):
     )
     numerics: Numerics = Field(default=Numerics(), description="Arithmetic.")
     evaluation: Evaluation = Field(default=Evaluation(), description="Judgement.")
+    label_efficiency: LabelEfficiency | None = Field(
+        default=None, description="The curve over training patients; null: none."
+    )
+    resources: Resources = Field(
+        default=Resources(), description="What tasks may take of a cluster; not in the hash."
+    )
 
     @model_validator(mode="after")
     def _with_controls(self) -> Self:
@@ -289,6 +321,15 @@ class Protocol(_Section):
         _refuse_repeats("encoder file names", [safe_name(e.label) for e in self.encoders])
         _refuse_repeats("classes", list(self.classes))
         _refuse_repeats("seeds", [str(seed) for seed in self.seeds])
+        if self.label_efficiency is not None and self.adaptations.linear_probe is None:
+            raise ValueError("'label_efficiency' is of linear probes; there is no 'linear_probe'")
+        for encoder in self.encoders:
+            for name in encoder.adaptations or ():
+                if getattr(self.adaptations, name) is None:
+                    raise ValueError(
+                        f"encoder '{encoder.label}' asks for '{name}', which is not among the "
+                        "protocol's adaptations"
+                    )
         for dataset in self.external:
             unknown = sorted(set(dataset.classes or ()) - set(self.classes))
             if unknown:
@@ -297,6 +338,12 @@ class Protocol(_Section):
                     f"training classes: {', '.join(unknown)}"
                 )
         return self
+
+    def adaptations_of(self, encoder: EncoderEntry) -> dict[str, LinearProbe | Training]:
+        """The adaptations that an encoder asks for, by name, if it can have them."""
+        asked = encoder.adaptations or get_args(AdaptationName)
+        found = {name: getattr(self.adaptations, name) for name in asked}
+        return {name: settings for name, settings in found.items() if settings is not None}
 
     def to_yaml(self) -> str:
         """The protocol with every setting written out."""

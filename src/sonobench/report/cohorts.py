@@ -1,6 +1,5 @@
-"""On whom a run was done: cohorts, their classes, the roles of their images, and pictures."""
+"""On whom a run was done: cohorts, their classes, and the roles of their images."""
 
-import base64
 from dataclasses import dataclass
 
 import pandas as pd
@@ -25,16 +24,6 @@ class CohortCard:
     home: bool
     facts: dict[str, int]
     note: str
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An example image, embedded."""
-
-    image_id: str
-    caption: str
-    label: str
-    uri: str
 
 
 def cohort_cards(run: RunFolder) -> list[CohortCard]:
@@ -90,28 +79,5 @@ def role_amounts(run: RunFolder) -> tuple[list[str], list[tuple[int, list[Amount
     ]
 
 
-def gallery(run: RunFolder) -> list[tuple[str, list[tuple[str, list[Picture]]]]]:
-    """Cohorts, their classes, and pictures of each; empty where pictures were left out."""
-    shown = run.samples[run.samples["image_id"].isin(list(run.thumbnails))]
-    cohorts = []
-    for card in cohort_cards(run):
-        classes = []
-        for name in run.protocol.classes:
-            chosen = shown[(shown["dataset"] == card.name) & (shown["label"] == name)]
-            pictures = [_picture(run, image_id, name) for image_id in sorted(chosen["image_id"])]
-            if pictures:
-                classes.append((name, pictures))
-        if classes:
-            cohorts.append((card.name, classes))
-    return cohorts
-
-
 def _amount(run: RunFolder, rows: "pd.Series[bool]") -> Amount:
     return Amount(int(rows.sum()), run.samples.loc[rows, "subject_id"].nunique())
-
-
-def _picture(run: RunFolder, image_id: str, label: str) -> Picture:
-    content = base64.b64encode(run.thumbnails[image_id].read_bytes()).decode()
-    # The cohort stands in the heading above the picture.
-    caption = image_id.split("/", 1)[-1]
-    return Picture(image_id, caption, label, f"data:image/png;base64,{content}")

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sonobench.evaluation import IN_DOMAIN
+from sonobench.report.comparisons import Comparisons, Difference
 from sonobench.report.run_folder import RunFolder
 from sonobench.report.scores import MAIN, Model, Score, Scores, evaluation_title
-from sonobench.report.tables import number, percent
+from sonobench.report.tables import absent_models, number, percent, signed
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,16 @@ class Finding:
     text: str
 
 
-def answer(run: RunFolder, scores: Scores) -> list[str]:
-    """One or two sentences an evaluation, saying no more than intervals can say."""
+def answer(run: RunFolder, scores: Scores, comparisons: Comparisons) -> list[str]:
+    """Two sentences an evaluation: the best and its interval, and whom it cannot be told from."""
     chosen = [model for model in scores.models if not run.is_control(*model)]
     controls = [model for model in scores.models if run.is_control(*model)]
     if not chosen:
         return ["Only controls have results: there is no encoder to choose."]
-    return [_answer(evaluation, chosen, controls, run, scores) for evaluation in scores.evaluations]
+    return [
+        _answer(evaluation, chosen, controls, run, scores, comparisons)
+        for evaluation in scores.evaluations
+    ]
 
 
 def _answer(
@@ -39,6 +43,7 @@ def _answer(
     controls: Sequence[Model],
     run: RunFolder,
     scores: Scores,
+    comparisons: Comparisons,
 ) -> str:
     def score(model: Model) -> Score:
         return scores.macro_f1(model, evaluation)
@@ -56,16 +61,10 @@ def _answer(
         text += f"{_named(best)}, the only model that is not a control, has a macro F1 of"
     text += (
         f" {number(score(best).estimate)} ({level} interval {number(score(best).low)} to "
-        f"{number(score(best).high)}; {images} images of {patients} patients)."
+        f"{number(score(best).high)}; {images:,} images of {patients:,} patients)."
     )
-    near = [model for model in chosen if model != best and score(model).overlaps(score(best))]
-    if near:
-        text += (
-            f" The intervals of {_listed(near)} overlap with this one, so intervals alone cannot "
-            "tell them apart."
-        )
-    elif len(chosen) > 1:
-        text += " The intervals of the others do not overlap with this one."
+    if len(chosen) > 1:
+        text += _rivals(best, chosen, evaluation, scores, comparisons)
     if controls:
         control = max(controls, key=lambda model: score(model).estimate)
         text += f" The highest control, {_named(control)}, has {number(score(control).estimate)}"
@@ -77,6 +76,44 @@ def _answer(
     return text
 
 
+def _rivals(
+    best: Model,
+    chosen: Sequence[Model],
+    evaluation: str,
+    scores: Scores,
+    comparisons: Comparisons,
+) -> str:
+    """Whom the best cannot be told apart from: by paired tests where there are any."""
+    others = [model for model in chosen if model != best]
+    alike = [model for model in others if model.adaptation == best.adaptation]
+    tested = {model: comparisons.separable(best, model, evaluation) for model in alike}
+    text = ""
+    if any(apart is not None for apart in tested.values()):
+        whom = "the others" if len(alike) == len(others) else f"others with {best.training}"
+        equal = [model for model in alike if tested[model] is False]
+        text = f" Compared with {whom} on the same patients, it "
+        text += f"cannot be told apart from {_listed(equal)}." if equal else "differs from all."
+    elif not comparisons.adaptations:
+        top = scores.macro_f1(best, evaluation)
+        near = [model for model in others if scores.macro_f1(model, evaluation).overlaps(top)]
+        text = (
+            f" The intervals of {_listed(near)} overlap with this one, so intervals alone cannot "
+            "tell them apart."
+            if near
+            else " The intervals of the others do not overlap with this one."
+        )
+    own = [d for d in comparisons.adaptations if d.evaluation == evaluation and best in (d.a, d.b)]
+    return text + "".join(_adaptation(difference) for difference in own)
+
+
+def _adaptation(difference: Difference) -> str:
+    a, b = difference.a, difference.b
+    return (
+        f" Its {a.training} minus its {b.training}: {signed(difference.estimate)} "
+        f"({signed(difference.low)} to {signed(difference.high)})."
+    )
+
+
 def _named(model: Model) -> str:
     return model.name if model.encoder == "none" else f"{model.name} ({model.training})"
 
@@ -84,17 +121,6 @@ def _named(model: Model) -> str:
 def _listed(models: Sequence[Model]) -> str:
     names = [_named(model) for model in models]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def left_out(run: RunFolder, scores: Scores) -> list[tuple[str, str]]:
-    """Encoders of the protocol without any result, each with the reason."""
-    reasons = {record["encoder"]: record["reason"] for record in run.manifest["skipped"]}
-    there = {model.encoder for model in scores.models}
-    return [
-        (entry.label, reasons.get(entry.label, "nothing that was trained on it is finished"))
-        for entry in run.protocol.encoders
-        if entry.label not in there
-    ]
 
 
 def findings(run: RunFolder, scores: Scores) -> list[Finding]:
@@ -107,7 +133,10 @@ def findings(run: RunFolder, scores: Scores) -> list[Finding]:
 
 
 def _problems(run: RunFolder, scores: Scores) -> list[Finding]:
-    texts = [f"{label} is not in the table: {why}" for label, why in left_out(run, scores)]
+    texts = [
+        f"{' '.join(filter(None, [a.name, a.training]))} has no numbers: {a.reason}"
+        for a in absent_models(run, scores)
+    ]
     texts += [f"failed: {f['job']}: {f['error']}" for f in run.manifest["failures"]]
     encoders = sorted({model.encoder for model in scores.models})
     for encoder in encoders:
@@ -121,6 +150,10 @@ def _problems(run: RunFolder, scores: Scores) -> list[Finding]:
             texts.append(
                 f"{encoder}: {count} of its chosen probes did not converge; its numbers may be off"
             )
+    for model in scores.models:
+        status, why = run.training_status(*model)
+        if status == "at_chance":
+            texts.append(f"{model.title} stayed at chance: {why}")
     for evaluation in scores.evaluations:
         models = [m for m in scores.models if not scores.macro_f1(m, evaluation).reliable]
         if models:
@@ -149,6 +182,9 @@ def _remarks(run: RunFolder) -> list[Finding]:
                 f"{name}: {cohort['excluded_images']} images are excluded, as their patients are "
                 "tested"
             )
+        known = run.audit.get("known_counts", {}).get(name) or {}
+        if (published := known.get("published_images")) and published != known["here"]:
+            texts.append(f"{name}: {known['here']:,} of {published:,} published images")
     shared = run.audit["images_shared_between_cohorts"]
     if shared:
         texts.append(f"{shared} images are in more than one cohort")

@@ -22,6 +22,10 @@ class RunFolder:
         audit: findings about the data.
         samples, splits: the tables.
         probe: one row an encoder, seed, fold and λ that was fitted; None without a linear probe.
+        finetune: one row a fine-tuned model, fold and epoch; None without fine-tuning.
+        learning_rate_search: one row an encoder and learning rate that was tried; None without.
+        projection: each encoder's features in two dimensions; None without embeddings.
+        neighbours: nearest training images of tested ones; None without embeddings.
         certificates: of admission, by the encoder's label; encoders without one are not in it.
         thumbnails: picture files by image_id; none where pictures were left out.
     """
@@ -33,6 +37,10 @@ class RunFolder:
     samples: pd.DataFrame
     splits: pd.DataFrame
     probe: pd.DataFrame | None
+    finetune: pd.DataFrame | None
+    learning_rate_search: pd.DataFrame | None
+    projection: pd.DataFrame | None
+    neighbours: pd.DataFrame | None
     certificates: dict[str, dict[str, Any]]
     thumbnails: dict[str, Path]
 
@@ -58,7 +66,11 @@ class RunFolder:
             _read_json(folder / "audit.json"),
             read_table(folder / "samples.parquet", SAMPLES),
             read_table(folder / "splits.parquet", SPLITS),
-            _read_probe(diagnostics / "probe.parquet", protocol),
+            _read_optional(diagnostics / "probe.parquet"),
+            _read_optional(diagnostics / "finetune.parquet"),
+            _read_optional(diagnostics / "learning_rate_search.parquet"),
+            _read_optional(diagnostics / "projection.parquet"),
+            _read_optional(diagnostics / "neighbours.parquet"),
             {label: _read_json(file) for label, file in certificates.items() if file.is_file()},
             {}
             if pictures is None
@@ -83,6 +95,23 @@ class RunFolder:
         record, certificate = self.encoder(encoder), self.certificates.get(encoder, {})
         return bool(certificate.get("random_looking")) and not record.get("control")
 
+    @property
+    def controls(self) -> frozenset[str]:
+        """Labels of control encoders."""
+        return frozenset(r["label"] for r in self.manifest["encoders"] if r.get("control"))
+
+    def training_status(self, encoder: str, adaptation: str) -> tuple[str, str]:
+        """How fine-tuning ended (`trained`, `diverged`, `at_chance`), and why it is said so."""
+        if self.finetune is None:
+            return "trained", ""
+        rows = self.finetune[
+            (self.finetune["encoder"] == encoder) & (self.finetune["adaptation"] == adaptation)
+        ]
+        for status in ("diverged", "at_chance"):
+            if len(ended := rows[rows["status"] == status]):
+                return status, str(ended["status_reason"].iloc[0])
+        return "trained", ""
+
     def unconverged(self, encoder: str) -> int:
         """Chosen probes of an encoder, over folds and seeds, that the solver did not finish."""
         if self.probe is None:
@@ -91,10 +120,8 @@ class RunFolder:
         return int((~chosen["converged"]).sum())
 
 
-def _read_probe(file: Path, protocol: Protocol) -> pd.DataFrame | None:
-    if protocol.adaptations.linear_probe is None or not file.is_file():
-        return None
-    return pd.read_parquet(file)
+def _read_optional(file: Path) -> pd.DataFrame | None:
+    return pd.read_parquet(file) if file.is_file() else None
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -8,6 +8,13 @@ import pandas as pd
 
 from sonobench.evaluation import IN_DOMAIN
 
+TRAININGS = {
+    "linear_probe": "linear probe",
+    "full_finetune": "full fine-tuning",
+    "lora": "LoRA",
+    "head_only": "head only",
+}
+
 
 class Model(NamedTuple):
     """An encoder and what was trained on top of it."""
@@ -23,7 +30,13 @@ class Model(NamedTuple):
     @property
     def training(self) -> str:
         """How it was adapted, in words."""
-        return "no encoder" if self.adaptation == "majority_class" else spaced(self.adaptation)
+        return "no encoder" if self.adaptation == "majority_class" else TRAININGS[self.adaptation]
+
+    @property
+    def title(self) -> str:
+        """Name and training, for a heading or a choice."""
+        control = self.adaptation == "majority_class"
+        return self.name if control else f"{self.name}, {self.training}"
 
 
 class Variant(NamedTuple):
@@ -111,9 +124,11 @@ class Scores:
     def label_spaces_agree(self, evaluation: str) -> bool:
         """Whether open and closed label space give the same numbers for all models."""
         return all(
-            _same(score.estimate, self.of[model, where, Variant("closed", images), metric].estimate)
+            _same(score.estimate, closed.estimate)
             for (model, where, (space, images), metric), score in self.of.items()
-            if where == evaluation and space == "open"
+            if where == evaluation
+            and space == "open"
+            and (closed := self.of.get((model, where, Variant("closed", images), metric)))
         )
 
     def macro_f1(self, model: Model, evaluation: str) -> Score:

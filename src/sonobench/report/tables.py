@@ -2,19 +2,22 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from sonobench.report.comparisons import Comparisons
 from sonobench.report.run_folder import RunFolder
 from sonobench.report.scores import MAIN, Model, Score, Scores, Variant, evaluation_title
 
-Mark = Literal["†", "‡", "§", "¶"]
+Mark = Literal["†", "‡", "§", "¶", "‖", "≈"]
 
 MARKS: dict[Mark, str] = {
     "†": "interval not to be relied on: too few patients carry a class, or a centre has only one",
     "‡": "the weights look random: see the encoder's admission",
     "§": "features computed elsewhere, not verified",
     "¶": "the solver did not finish a chosen probe",
+    "‖": "a fold's fine-tuning stayed at chance",
+    "≈": "not separable from the best of its adaptation (paired over patients, Holm)",
 }
 
 
@@ -24,7 +27,8 @@ class Column:
 
     Attributes:
         evaluation, variant, metric: of which score.
-        shows: the estimate with its interval, alone, or a standard deviation.
+        shows: the estimate with its interval, alone, a standard deviation, or the letters of the
+            model's group.
         heading: lines of its heading, below that of the evaluation.
         rank: columns of the highest rank go first where there is no room for all.
     """
@@ -32,14 +36,14 @@ class Column:
     evaluation: str
     variant: Variant
     metric: str
-    shows: Literal["interval", "estimate", "fold_sd", "seed_sd"]
+    shows: Literal["interval", "estimate", "fold_sd", "seed_sd", "group"]
     heading: tuple[str, ...]
     rank: int = 0
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number, three decimals, and its interval where the column shows one."""
+    """A number, three decimals, or letters, and an interval where the column shows one."""
 
     number: str
     interval: str = ""
@@ -55,6 +59,15 @@ class Row:
     control: bool
     marks: str
     cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Absent:
+    """A model without numbers, and why."""
+
+    name: str
+    training: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,7 @@ class Table:
         groups: columns by evaluation.
         rows: by descending in-domain macro F1.
         notes: how to read it, and what its marks mean.
+        absent: models without numbers.
     """
 
     name: str
@@ -84,6 +98,7 @@ class Table:
     groups: tuple[Group, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    absent: tuple[Absent, ...] = ()
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -101,13 +116,18 @@ def interval(score: Score) -> str:
     return "–" if math.isnan(score.low) else f"[{number(score.low)}, {number(score.high)}]"
 
 
+def signed(value: float) -> str:
+    """Three decimals with their sign; a dash where there is no number."""
+    return "–" if math.isnan(value) else f"{value:+.3f}".replace("-", "−")
+
+
 def percent(share: float) -> str:
     """A confidence as people write it: 95 %."""
     return f"{100 * share:.6g} %"
 
 
-def main_table(run: RunFolder, scores: Scores) -> Table:
-    """Macro F1 of every model in every evaluation, with interval and fold deviation."""
+def main_table(run: RunFolder, scores: Scores, comparisons: Comparisons) -> Table:
+    """Macro F1 of every model in every evaluation, with interval, group and fold deviation."""
     columns = []
     for evaluation in scores.evaluations:
         for variant in scores.variants(evaluation):
@@ -115,13 +135,15 @@ def main_table(run: RunFolder, scores: Scores) -> Table:
             heading += ["closed"] if variant.label_space == "closed" else []
             if variant.images == "distinct":
                 heading.append(f"{scores.sizes[evaluation, variant][0]} distinct")
-            rank = 2 if variant.images == "distinct" else 0
+            rank = 3 if variant.images == "distinct" else 0
             columns.append(
                 Column(evaluation, variant, "macro_f1", "interval", tuple(heading), rank)
             )
             if variant == MAIN:
-                columns.append(Column(evaluation, MAIN, "macro_f1", "fold_sd", ("fold sd",), 1))
-        columns.append(Column(evaluation, MAIN, "weighted_f1", "estimate", ("weighted F1",), 3))
+                if any(where == evaluation for _, where in comparisons.groups):
+                    columns.append(Column(evaluation, MAIN, "macro_f1", "group", ("group",), 1))
+                columns.append(Column(evaluation, MAIN, "macro_f1", "fold_sd", ("fold sd",), 2))
+        columns.append(Column(evaluation, MAIN, "weighted_f1", "estimate", ("weighted F1",), 4))
     caption = (
         f"{run.protocol.name}: macro F1 with {percent(run.protocol.evaluation.confidence)} "
         f"intervals over patients. Home cohort: {run.protocol.source.name}."
@@ -140,7 +162,41 @@ def main_table(run: RunFolder, scores: Scores) -> Table:
         notes.append("closed: only the cohort's own classes may be predicted; else all may")
     if any(column.variant.images == "distinct" for column in columns):
         notes.append("distinct: one image of each identical set")
-    return _table("main", caption, columns, run, scores, notes)
+    if comparisons.groups:
+        notes.append(
+            "group: models of one adaptation that share a letter cannot be told apart (paired "
+            "over patients, Holm)"
+        )
+    table = _table("main", caption, columns, run, scores, notes, comparisons)
+    return replace(table, absent=tuple(absent_models(run, scores)))
+
+
+def absent_models(run: RunFolder, scores: Scores) -> list[Absent]:
+    """Encoders and adaptations of the protocol without any result, each with the reason."""
+    reasons = {record["encoder"]: record["reason"] for record in run.manifest["skipped"]}
+    failed = {f["job"]: f["error"] for f in run.manifest["failures"]}
+    there = {model.encoder for model in scores.models}
+    absent = []
+    for entry in run.protocol.encoders:
+        if entry.label not in there:
+            why = reasons.get(entry.label) or _failure(entry.label, failed)
+            why = why or "nothing that was trained on it is finished"
+            absent.append(Absent(entry.label, "", why))
+    tuned = set[Model]()
+    if run.finetune is not None:
+        pairs = zip(run.finetune["encoder"], run.finetune["adaptation"], strict=True)
+        tuned = {Model(*pair) for pair in pairs}
+    for model in sorted(tuned - set(scores.models)):
+        status, why = run.training_status(*model)
+        reason = f"{status}: {why}" if status != "trained" else _failure(model.encoder, failed)
+        absent.append(Absent(model.name, model.training, reason or "it is not finished"))
+    return absent
+
+
+def _failure(encoder: str, failed: dict[str, str]) -> str:
+    """Of the first failed job whose name ends with the encoder's label."""
+    messages = (error for job, error in failed.items() if job.endswith(f" {encoder}"))
+    return next((f"failed: {message}" for message in messages), "")
 
 
 def per_class_tables(run: RunFolder, scores: Scores) -> list[Table]:
@@ -189,7 +245,7 @@ def _reading(run: RunFolder) -> list[str]:
     return [
         f"in brackets: {percent(run.protocol.evaluation.confidence)} interval over patients, for "
         "the trained models as they are",
-        "bold: the highest among encoders that are not controls, which is no test",
+        "bold: the highest of each adaptation among encoders that are not controls",
     ]
 
 
@@ -200,6 +256,7 @@ def _table(
     run: RunFolder,
     scores: Scores,
     notes: Iterable[str],
+    comparisons: Comparisons | None = None,
 ) -> Table:
     best = {column: _best(column, run, scores) for column in columns}
     rows = tuple(
@@ -207,7 +264,9 @@ def _table(
             model,
             run.is_control(*model),
             _row_marks(model, run),
-            tuple(_cell(model, column, best[column], run, scores) for column in columns),
+            tuple(
+                _cell(model, column, best[column], run, scores, comparisons) for column in columns
+            ),
         )
         for model in scores.models
     )
@@ -232,31 +291,54 @@ def _row_marks(model: Model, run: RunFolder) -> str:
         "‡": run.is_random_looking(model.encoder),
         "§": not run.encoder(model.encoder).get("verified"),
         "¶": model.adaptation == "linear_probe" and run.unconverged(model.encoder) > 0,
+        "‖": run.training_status(*model)[0] == "at_chance",
     }
     return "".join(mark for mark, holds in marks.items() if holds)
 
 
-def _best(column: Column, run: RunFolder, scores: Scores) -> str:
-    """The highest number of a column as it is printed, so that equal numbers are equally bold."""
+def _best(column: Column, run: RunFolder, scores: Scores) -> dict[str, Model]:
+    """The model of each adaptation with the highest number of a column."""
     if column.shows not in ("interval", "estimate") or column.metric == "nll":
-        return ""
-    numbers = [
-        number(_score(model, column, scores).estimate)
-        for model in scores.models
-        if not run.is_control(*model)
-    ]
-    return max((text for text in numbers if text != "–"), default="")
+        return {}
+    best = dict[str, Model]()
+    for model in scores.models:
+        estimate = _score(model, column, scores).estimate
+        if run.is_control(*model) or math.isnan(estimate):
+            continue
+        leader = best.get(model.adaptation)
+        if leader is None or estimate > _score(leader, column, scores).estimate:
+            best[model.adaptation] = model
+    return best
 
 
-def _cell(model: Model, column: Column, best: str, run: RunFolder, scores: Scores) -> Cell:
+def _cell(
+    model: Model,
+    column: Column,
+    best: dict[str, Model],
+    run: RunFolder,
+    scores: Scores,
+    comparisons: Comparisons | None,
+) -> Cell:
+    if column.shows == "group":
+        letters = comparisons.groups.get((model, column.evaluation)) if comparisons else None
+        return Cell(letters or "–")
     score = _score(model, column, scores)
     if column.shows in ("fold_sd", "seed_sd"):
         return Cell(number(score.fold_sd if column.shows == "fold_sd" else score.seed_sd))
-    text = number(score.estimate)
-    is_best = text == best and not run.is_control(*model)
+    text, leader = number(score.estimate), best.get(model.adaptation)
+    # Equal numbers are equally bold, as they are printed.
+    is_best = (
+        leader is not None
+        and not run.is_control(*model)
+        and text == number(_score(leader, column, scores).estimate)
+    )
     if column.shows == "estimate":
         return Cell(text, best=is_best)
-    return Cell(text, interval(score), "" if score.reliable else "†", is_best)
+    marks = "" if score.reliable else "†"
+    if comparisons and leader and column.variant == MAIN and column.metric == "macro_f1":
+        separable = comparisons.separable(model, leader, column.evaluation)
+        marks += "≈" if separable is False and not is_best else ""
+    return Cell(text, interval(score), marks, is_best)
 
 
 def _score(model: Model, column: Column, scores: Scores) -> Score:

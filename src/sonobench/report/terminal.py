@@ -1,4 +1,4 @@
-"""A run on the terminal: title, the main table as wide as there is room, and what to know."""
+"""A run on the terminal: answer, the main table as wide as there is room, and what to know."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,9 @@ from rich.text import Text
 
 from sonobench.evaluation import Evaluation
 from sonobench.protocol import protocol_hash
-from sonobench.report.findings import Finding, findings
+from sonobench.report.briefs import Brief, briefs
+from sonobench.report.comparisons import Comparisons
+from sonobench.report.findings import Finding, answer, findings
 from sonobench.report.run_folder import RunFolder
 from sonobench.report.scores import Scores
 from sonobench.report.tables import Cell, Column, Row, Table, main_table
@@ -24,12 +26,16 @@ class Summary:
 
     Attributes:
         title: the protocol's name and hash.
+        answer: in sentences.
         table: the main table.
+        briefs: what comparisons, calibration and centres say, a few lines each.
         findings: what to know before using its numbers.
     """
 
     title: str
+    answer: Sequence[str]
     table: Table
+    briefs: Sequence[Brief]
     findings: Sequence[Finding]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -43,6 +49,9 @@ class Summary:
             table, drawn = narrower, _drawn(narrower)
             dropped.append(" ".join(column.heading))
         yield Text(self.title, style="bold")
+        for sentence in self.answer:
+            yield _item(sentence, "")
+        yield ""
         yield drawn
         yield ""
         notes = [*table.notes]
@@ -51,6 +60,10 @@ class Summary:
             notes.append(f"not shown for want of width, but in tables/main.md: {names}")
         for note in notes:
             yield _item(note, "dim")
+        for brief in self.briefs:
+            yield ""
+            yield Text(brief.title, style="bold")
+            yield Padding(_lines(brief), (0, 0, 0, 2))
         yield ""
         for finding in self.findings:
             problem = finding.kind == "problem"
@@ -68,13 +81,29 @@ def summary(folder: Path, evaluation: Evaluation) -> Summary:
         TableError: a file of the folder is missing or wrong.
     """
     run, scores = RunFolder.read(folder), Scores.from_results(evaluation.results)
+    comparisons = Comparisons.of(evaluation.comparisons, run.protocol.evaluation.confidence)
     title = f"{run.protocol.name} · home cohort {run.protocol.source.name}"
     title += f" · protocol {protocol_hash(run.protocol)[:12]}"
-    return Summary(title, main_table(run, scores), findings(run, scores))
+    return Summary(
+        title,
+        answer(run, scores, comparisons),
+        main_table(run, scores, comparisons),
+        briefs(run, scores, comparisons, evaluation),
+        findings(run, scores),
+    )
 
 
 def _item(text: str, style: str) -> Padding:
     return Padding(Text(text, style=style), (0, 0, 0, 2))
+
+
+def _lines(brief: Brief) -> RichTable:
+    lines = RichTable(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for position in range(max(map(len, brief.lines))):
+        lines.add_column(overflow="fold", style="" if position == 0 else "not bold")
+    for line in brief.lines:
+        lines.add_row(*(Text(cell) for cell in line))
+    return lines
 
 
 def _headings(table: Table) -> list[list[str]]:
@@ -110,6 +139,9 @@ def _drawn(table: Table) -> RichTable:
         drawn.add_column(Text("\n".join(heading)), justify="right", vertical="top")
     for row in table.rows:
         drawn.add_row(_name(row), *(_shown(cell) for cell in row.cells))
+    for absent in table.absent:
+        name = Text(absent.name).append(f"\n{absent.training or 'no results'}", style="dim")
+        drawn.add_row(name, *["–"] * len(table.columns))
     return drawn
 
 

@@ -30,6 +30,8 @@ _LATEX = {
     "‡": r"\textdaggerdbl{}",
     "§": r"\S{}",
     "¶": r"\P{}",
+    "‖": r"$\|$",
+    "≈": r"$\approx$",
 }
 
 
@@ -57,10 +59,28 @@ def markdown(table: Table) -> str:
         _markdown_row([escape_markdown(head) for head in heads]),
         _markdown_row([":--", ":--", *["--:"] * len(table.columns)]),
         *(_markdown_row(_markdown_cells(row)) for row in table.rows),
+        *(
+            _markdown_row(
+                [
+                    escape_markdown(absent.name),
+                    escape_markdown(absent.training or "–"),
+                    *["–"] * len(table.columns),
+                ]
+            )
+            for absent in table.absent
+        ),
         "",
-        *(f"- {escape_markdown(note)}" for note in table.notes),
+        *(f"- {escape_markdown(note)}" for note in (*table.notes, *_reasons(table))),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _reasons(table: Table) -> list[str]:
+    """Why models have no numbers."""
+    return [
+        f"{' '.join(filter(None, [absent.name, absent.training]))} has no numbers: {absent.reason}"
+        for absent in table.absent
+    ]
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
@@ -92,10 +112,21 @@ def latex(table: Table) -> str:
         *_latex_heading(table.groups),
         r"\midrule",
         *(line for row in table.rows for line in _latex_row(row)),
+        *(
+            " & ".join(
+                [
+                    escape_latex(absent.name),
+                    escape_latex(absent.training or "–"),
+                    *["--"] * len(table.columns),
+                ]
+            )
+            + r" \\"
+            for absent in table.absent
+        ),
         r"\bottomrule",
         r"\end{tabular}",
         r"\par\smallskip\raggedright\scriptsize",
-        "; ".join(map(escape_latex, table.notes)) + ".",
+        "; ".join(map(escape_latex, (*table.notes, *_reasons(table)))) + ".",
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"

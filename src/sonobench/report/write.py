@@ -2,32 +2,55 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from sonobench.evaluation import Evaluation
+from sonobench.protocol import safe_name
+from sonobench.report.charts import files
+from sonobench.report.material import Material
 from sonobench.report.page import page
-from sonobench.report.run_folder import RunFolder
-from sonobench.report.scores import Scores
 from sonobench.report.tables import main_table, per_class_tables
 from sonobench.report.text_formats import latex, markdown
 from sonobench.tables import replace_file
 
 
-def write_report(folder: Path, evaluation: Evaluation) -> None:
-    """Write `report.html`, `tables/*.md` and `tables/*.tex` into a run's folder.
+def write_report(folder: Path, evaluation: Evaluation, predictions: pd.DataFrame) -> None:
+    """Write `report.html`, `tables/*.md`, `tables/*.tex`, `figures/*.svg` and `figures/*.pdf`.
 
     Args:
-        folder: the run's.
-        evaluation: of its predictions.
+        folder: the run's, into which they are written.
+        evaluation: of the predictions.
+        predictions: of all models (`sonobench.tables.PREDICTIONS`).
 
     Raises:
         TableError: a file of the folder is missing or wrong.
     """
-    run, scores = RunFolder.read(folder), Scores.from_results(evaluation.results)
+    material = Material.read(folder, evaluation, predictions)
+    write_tables(material, folder / "tables")
+    replace_file(folder / "report.html", page(material).encode())
+    write_figures(material, folder / "figures")
+
+
+def write_tables(material: Material, folder: Path) -> None:
+    """The main table and those of the classes, as Markdown and LaTeX."""
+    run, scores = material.run, material.scores
     for name, tables in {
-        "main": [main_table(run, scores)],
+        "main": [main_table(run, scores, material.comparisons)],
         "per_class": per_class_tables(run, scores),
     }.items():
         for suffix, write in ((".md", markdown), (".tex", latex)):
             content = "\n".join(write(table) for table in tables)
-            replace_file(folder / "tables" / (name + suffix), content.encode())
-    html = page(run, scores, evaluation.confusions)
-    replace_file(folder / "report.html", html.encode())
+            replace_file(folder / (name + suffix), content.encode())
+
+
+def write_figures(material: Material, folder: Path) -> None:
+    """Every figure as SVG and PDF, one pair a model or encoder where one is chosen."""
+    written = set()
+    for figure in material.figures.values():
+        stems = [f"__{safe_name(choice)}" if choice else "" for choice in figure.choices]
+        for name, picture in files(figure, stems):
+            replace_file(folder / name, picture)
+            written.add(folder / name)
+    # What an earlier report of this folder drew may not be in this one.
+    for file in set(folder.glob("*")) - written:
+        file.unlink()

@@ -1,7 +1,9 @@
 """Steps of the adaptations: what is trained on top of an encoder, and the majority class."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +12,21 @@ from sonobench.adaptation import Adapted, linear_probe, majority_class
 from sonobench.engine import Job, Progress, Store, Task
 from sonobench.protocol import LinearProbe, Numerics
 from sonobench.steps.common import arithmetic, training_data
+
+
+@dataclass(frozen=True)
+class AdaptedTasks:
+    """What a trained model's predictions are made of.
+
+    Attributes:
+        parts: tasks whose predictions belong together: one for all folds, or one a fold.
+        trials: of a search for the learning rate, in the order of the protocol's.
+        features: embedding tasks that it was trained on, together in the order of the samples.
+    """
+
+    parts: tuple[Task, ...]
+    trials: tuple[Task, ...] = ()
+    features: tuple[Task, ...] = ()
 
 
 def probe_job(
@@ -67,7 +84,9 @@ def _probe(
             device=numerics.backend,
             on_progress=lambda _done, _total: progress.advance(),
         )
-    _write_adapted(adapted, tasks, store)
+    for task in tasks:
+        with store.write(task) as folder:
+            write_adapted(adapted, folder)
 
 
 def majority_job(samples: pd.DataFrame, splits: pd.DataFrame, classes: tuple[str, ...]) -> Job:
@@ -85,7 +104,9 @@ def _majority(
     store: Store,
     progress: Progress,
 ) -> None:
-    _write_adapted(majority_class(samples, splits, classes), tasks, store)
+    for task in tasks:
+        with store.write(task) as folder:
+            write_adapted(majority_class(samples, splits, classes), folder)
     progress.advance()
 
 
@@ -98,8 +119,7 @@ def read_adapted(store: Store, task: Task) -> Adapted:
     )
 
 
-def _write_adapted(adapted: Adapted, tasks: Sequence[Task], store: Store) -> None:
-    for task in tasks:
-        with store.write(task) as folder:
-            adapted.predictions.to_parquet(folder / "predictions.parquet", index=False)
-            adapted.diagnostics.to_parquet(folder / "diagnostics.parquet", index=False)
+def write_adapted(adapted: Adapted, folder: Path) -> None:
+    """Put tables where `read_adapted` finds them."""
+    adapted.predictions.to_parquet(folder / "predictions.parquet", index=False)
+    adapted.diagnostics.to_parquet(folder / "diagnostics.parquet", index=False)

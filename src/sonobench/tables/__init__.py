@@ -4,6 +4,17 @@ Every table is a pandas frame whose columns, types and key are declared here onc
 enters or leaves a run goes through `check`, so that a wrong table stops where it was made.
 """
 
+from sonobench.tables.evaluated import (
+    CLAIMS,
+    COMPARISONS,
+    LABEL_EFFICIENCY,
+    PAPER,
+    RELIABILITY,
+    RISK_COVERAGE,
+    SUBGROUPS,
+    TEMPERATURES,
+    empty,
+)
 from sonobench.tables.files import (
     read_classes,
     read_table,
@@ -24,15 +35,24 @@ from sonobench.tables.schema import (
 )
 
 __all__ = [
+    "CLAIMS",
+    "COMPARISONS",
+    "LABEL_EFFICIENCY",
+    "PAPER",
     "PREDICTIONS",
+    "RELIABILITY",
     "RESULTS",
+    "RISK_COVERAGE",
     "ROLES",
     "SAMPLES",
     "SPLITS",
+    "SUBGROUPS",
+    "TEMPERATURES",
     "Column",
     "Table",
     "TableError",
     "check",
+    "empty",
     "read_classes",
     "read_table",
     "replace_file",

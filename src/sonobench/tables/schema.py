@@ -163,12 +163,14 @@ def _typed(values: "pd.Series[Any]", column: Column, table: Table) -> "pd.Series
     if pa.types.is_list(column.type):
         return values
     if pa.types.is_string(column.type):
-        wrong = values.notna() & ~values.map(lambda value: isinstance(value, str))
-        if wrong.any():
-            row = int(np.flatnonzero(wrong.to_numpy())[0])
-            raise TableError(
-                f"{table.name}: row {row}, {column.name}: expected text, found {values.iloc[row]!r}"
-            )
+        if pd.api.types.infer_dtype(values, skipna=True) not in ("string", "empty"):
+            wrong = values.notna() & ~values.map(lambda value: isinstance(value, str))
+            if wrong.any():
+                row = int(np.flatnonzero(wrong.to_numpy())[0])
+                raise TableError(
+                    f"{table.name}: row {row}, {column.name}: expected text, "
+                    f"found {values.iloc[row]!r}"
+                )
         return values.astype(object).where(values.notna(), None)
     try:
         return values.astype(column.type.to_pandas_dtype())

@@ -1,0 +1,118 @@
+"""Images that are nearly the same: re-encoded, rescaled, or the same view a moment later."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sonobench.datasets.audit.finding import Finding
+from sonobench.images import HASH_BITS
+
+# Of 256 bits. Among 2,088 real images the five pairs of different subjects up to here, looked at by
+# eye, are the same scan each; the next distance that occurs is 60.
+NEAR_BITS = 40
+_BLOCK = 1024
+_KEPT_PAIRS = 1000
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """Pairs of different images whose perceptual hashes are near.
+
+    Attributes:
+        count: of all pairs.
+        between_subjects: pairs of two subjects.
+        pairs: the nearest thousand pairs of two subjects: image_id_a, image_id_b, distance in bits.
+        findings: on pairs of two subjects, and between development and test images.
+    """
+
+    count: int
+    between_subjects: int
+    pairs: pd.DataFrame
+    findings: tuple[Finding, ...]
+
+
+def near_duplicates(samples: pd.DataFrame, role: pd.Series) -> NearDuplicates:
+    """Search all cohorts for near duplicates; identical images count once.
+
+    Args:
+        samples: with perceptual_hash, pixel_sha256, subject_id.
+        role: of each row in the first fold; empty text where there are no splits.
+    """
+    distinct = samples.assign(role=role).drop_duplicates("pixel_sha256").reset_index(drop=True)
+    subject = pd.factorize(distinct["subject_id"])[0]
+    count = between = 0
+    kept = []
+    for first, second, distance in _near_pairs(_bits(distinct["perceptual_hash"])):
+        count += len(first)
+        others = subject[first] != subject[second]
+        between += int(others.sum())
+        nearest = np.argsort(distance[others], kind="stable")[:_KEPT_PAIRS]
+        kept.append(np.stack([part[others][nearest] for part in (first, second, distance)]))
+    first, second, distance = (
+        np.concatenate(kept, axis=1) if kept else np.empty((3, 0), dtype=np.int64)
+    )
+    order = np.argsort(distance, kind="stable")[:_KEPT_PAIRS]
+    one, two = distinct.iloc[first[order]], distinct.iloc[second[order]]
+    pairs = pd.DataFrame(
+        {
+            "image_id_a": one["image_id"].to_numpy(),
+            "image_id_b": two["image_id"].to_numpy(),
+            "distance": distance[order],
+        }
+    )
+    findings = _findings(one.reset_index(drop=True), two.reset_index(drop=True), between)
+    return NearDuplicates(count, between, pairs, findings)
+
+
+def _bits(hashes: pd.Series) -> npt.NDArray[np.float32]:
+    """Hashes as rows of -1 and +1: the product of two is 256 less twice their distance."""
+    packed = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint8)
+    bits = np.unpackbits(packed.reshape(len(hashes), HASH_BITS // 8), axis=1)
+    return bits.astype(np.float32) * 2 - 1
+
+
+def _near_pairs(
+    bits: npt.NDArray[np.float32],
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Positions of near pairs (first < second) and their distances, block by block."""
+    for top in range(0, len(bits), _BLOCK):
+        for left in range(top, len(bits), _BLOCK):
+            product = bits[top : top + _BLOCK] @ bits[left : left + _BLOCK].T
+            rows, columns = np.nonzero(product >= HASH_BITS - 2 * NEAR_BITS)
+            first, second = rows + top, columns + left
+            ordered = first < second
+            distance = ((HASH_BITS - product[rows, columns]) / 2).astype(np.int64)
+            yield first[ordered], second[ordered], distance[ordered]
+
+
+def _findings(one: pd.DataFrame, two: pd.DataFrame, between: int) -> tuple[Finding, ...]:
+    """Within each cohort, and across cohorts; of all pairs, or of the thousand nearest."""
+    found = []
+    names = one["dataset"].where(one["dataset"] == two["dataset"], "")
+    tested = ["test", "external"]
+    apart = one["role"].isin(tested) != two["role"].isin(tested)
+    apart &= (one["role"] != "") & (two["role"] != "excluded") & (one["role"] != "excluded")
+    more = f" (of the {len(one)} nearest of {between} pairs)" if between > len(one) else ""
+    for name in dict.fromkeys(names):
+        rows = names == name
+        where = "of two cohorts" if name == "" else "of different patients"
+        text = f"{int(rows.sum())} pairs of nearly identical images {where}{more}"
+        if leaking := int((rows & apart).sum()):
+            text += f"; {leaking} have one image in development and one in test"
+        if conflicts := int((rows & (one["label"] != two["label"])).sum()):
+            text += f"; {conflicts} carry two labels"
+        ids = pd.concat([one[rows]["image_id"], two[rows]["image_id"]]).sort_index(kind="stable")
+        found.append(
+            Finding(
+                "near_duplicates",
+                "warning",
+                name or str(one["dataset"].iloc[0]),
+                text + ". They are reported, not merged",
+                int(rows.sum()),
+                Finding.some(ids),
+            )
+        )
+    return tuple(found)

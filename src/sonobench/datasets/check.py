@@ -1,0 +1,63 @@
+"""Everything that is wrong with a manifest and its images, at once."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from sonobench.datasets import manifest
+from sonobench.datasets.audit.duplicates import label_conflicts, leaks
+from sonobench.images import UnreadableImage, decode
+
+_NAME = "manifest"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A manifest that was looked through.
+
+    Attributes:
+        samples: its rows, as far as they could be read.
+        problems: what must be mended, each with its row.
+    """
+
+    samples: pd.DataFrame
+    problems: tuple[str, ...]
+
+
+def check_manifest(file: Path, progress: Callable[[int, int], None]) -> Checked:
+    """Read a manifest and decode all of its images.
+
+    Args:
+        file: the CSV.
+        progress: called with the number of images that are done and that there are.
+
+    Raises:
+        DatasetError: the file cannot be read as a table at all.
+    """
+    rows, problems = manifest.read(_NAME, file)
+    samples = pd.DataFrame(rows)
+    messages, hashes = list(problems.messages), list[str | None]()
+    if samples.empty:
+        return Checked(samples, (*messages, "no images: there is only the header"))
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(_pixels, [file.parent / row["path"] for row in rows])
+        for done, (row, (sha256, reason)) in enumerate(zip(rows, found, strict=True), 1):
+            if reason and row["path"]:
+                messages.append(f"row {row['row']}: {row['path']}: {reason}")
+            hashes.append(sha256)
+            progress(done, len(rows))
+    samples["pixel_sha256"] = pd.Series(hashes, dtype=object)
+    read = samples[samples["pixel_sha256"].notna()]
+    messages += [found.message for found in label_conflicts(read)]
+    messages += [found.message for found in leaks(samples, None, _NAME)]
+    return Checked(samples, tuple(messages))
+
+
+def _pixels(file: Path) -> tuple[str | None, str]:
+    try:
+        return decode(file).sha256, ""
+    except UnreadableImage as error:
+        return None, error.reason

@@ -1,0 +1,219 @@
+"""A manifest for a folder of images, or for somebody's own table: proposed, to be confirmed."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from sonobench.datasets.cohort import DatasetError
+from sonobench.datasets.manifest import OPTIONAL, REQUIRED
+from sonobench.datasets.rows import Problems, inside, read_rows
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm")
+_COLUMNS = REQUIRED + OPTIONAL
+# Where the patient is looked for in a path, the most telling form first.
+_PATTERNS = (
+    r"(?i)(?:patient|pat|subject|case|pid)[ _-]?0*([0-9]+)",
+    r"([^/_ -]+)[_ -][^/]*$",
+    r"([^/]+)/[^/]+$",
+)
+# What columns are called elsewhere.
+_KNOWN_AS = {
+    "path": ("path", "file", "filename", "file_name", "image", "image_name", "image_path"),
+    "label": ("label", "class", "plane", "category", "diagnosis"),
+    "patient_id": ("patient_id", "patient", "patient_num", "patientid", "pid", "subject", "case"),
+    "site": ("site", "center", "centre", "hospital"),
+    "device": ("device", "machine", "us_machine", "scanner", "manufacturer"),
+    "operator": ("operator", "sonographer"),
+    "split": ("split", "part"),
+}
+_DELIMITERS = ",;\t|"
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Rows of a manifest without their patients, which a pattern finds in the paths.
+
+    Attributes:
+        folder: what the paths are relative to.
+        rows: columns of a manifest; `patient_id` is empty where it is not known.
+        patients_known: whether the rows have their patients.
+    """
+
+    folder: Path
+    rows: tuple[dict[str, str], ...]
+    patients_known: bool = False
+
+    @property
+    def paths(self) -> list[str]:
+        """Of all images."""
+        return [row["path"] for row in self.rows]
+
+    def with_patients(self, pattern: str) -> "Proposal":
+        """The proposal with each patient as the pattern's group in the path.
+
+        Raises:
+            DatasetError: it is no regular expression with one group, or some paths do not match.
+        """
+        expression = _compiled(pattern)
+        found = [expression.search(path) for path in self.paths]
+        without = [
+            path
+            for path, match in zip(self.paths, found, strict=True)
+            if not match or not match.group(1)
+        ]
+        if without:
+            listed = ", ".join(without[:5])
+            raise DatasetError(
+                f"the pattern {pattern!r} finds no patient in {len(without)} of "
+                f"{len(found)} paths; first: {listed}"
+            )
+        rows = tuple(
+            {**row, "patient_id": match.group(1)}
+            for row, match in zip(self.rows, found, strict=True)
+            if match
+        )
+        return Proposal(self.folder, rows, patients_known=True)
+
+    def write(self, file: Path) -> None:
+        """Write the manifest.
+
+        Raises:
+            DatasetError: the file is there already, or does not lie where the paths start.
+        """
+        if file.exists():
+            raise DatasetError(f"{file} is there already; choose another name (--out)")
+        columns = [name for name in _COLUMNS if any(row.get(name) for row in self.rows)]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        file.write_text(text.getvalue(), encoding="utf-8", newline="")
+
+
+def from_folder(folder: Path) -> Proposal:
+    """Images in a tree whose first folders are the classes (or train and test, then classes).
+
+    Raises:
+        DatasetError: no images, or images outside of any class folder.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder")
+    paths = [
+        PurePosixPath(file.relative_to(folder).as_posix())
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in SUFFIXES and file.is_file()
+    ]
+    if not paths:
+        raise DatasetError(f"{folder}: no images in it (looked for {', '.join(SUFFIXES)})")
+    rows, astray = [], []
+    for path in paths:
+        above = list(path.parts[:-1])
+        split = above.pop(0) if above and above[0].lower() in ("train", "test") else ""
+        if not above:
+            astray.append(str(path))
+            continue
+        row = {"path": str(path), "label": above[0], "patient_id": ""}
+        rows.append({**row, "split": split.lower()})
+    if astray:
+        raise DatasetError(
+            f"{folder}: {len(astray)} images lie in no folder that names their class; first: "
+            f"{astray[0]}. Sort them into one folder a class, or give a CSV with their classes."
+        )
+    return Proposal(folder, tuple(rows))
+
+
+def from_table(file: Path, columns: dict[str, str]) -> Proposal:
+    """Rows of a table whose columns have other names; images are found with or without suffix.
+
+    Args:
+        file: UTF-8, separated by comma, semicolon, tab or bar; paths are relative to its folder.
+        columns: name in a manifest → name in the table, where it cannot be guessed.
+
+    Raises:
+        DatasetError: as `read_rows`; no column for the path or the class, or a file that is not
+            there.
+    """
+    problems = Problems(file)
+    header = _header(file)
+    delimiter = max(_DELIMITERS, key=header.count)
+    names = next(csv.reader([header], delimiter=delimiter), [])
+    chosen = {**_guessed([name.strip() for name in names]), **columns}
+    if unknown := sorted(set(chosen) - set(_COLUMNS)):
+        raise DatasetError(
+            f"--column: no {', '.join(unknown)} in a manifest; it has {', '.join(_COLUMNS)}"
+        )
+    for needed in ("path", "label"):
+        if needed not in chosen:
+            raise DatasetError(
+                f"{file}: which of its columns is the {needed}? Say --column {needed}=NAME. It "
+                f"has: {', '.join(names)}"
+            )
+    rows = []
+    for row, value in read_rows(problems, delimiter=delimiter, required=tuple(chosen.values())):
+        made = {column: value[name] for column, name in chosen.items()}
+        asked = inside(made["path"], problems, row)
+        path = _found(file.parent, asked)
+        if path is None:
+            if asked:
+                problems.add(row, f"no image '{asked}' in {file.parent}")
+        else:
+            rows.append({**made, "path": path, "patient_id": made.get("patient_id", "")})
+    problems.raise_if_any()
+    if not rows:
+        raise DatasetError(f"{file}: expected at least one image, found only the header")
+    return Proposal(file.parent, tuple(rows), patients_known="patient_id" in chosen)
+
+
+def propose_pattern(paths: Sequence[str]) -> str | None:
+    """A pattern that finds a patient in every path, more than one and not one an image."""
+    for pattern in _PATTERNS:
+        found = [re.search(pattern, path) for path in paths]
+        patients = {match.group(1) for match in found if match}
+        if all(found) and 1 < len(patients) < len(paths):
+            return pattern
+    return None
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise DatasetError(f"{pattern!r} is no regular expression: {error}") from None
+    if expression.groups != 1:
+        raise DatasetError(
+            f"the pattern {pattern!r} must have one group in brackets, the patient; it has "
+            f"{expression.groups}"
+        )
+    return expression
+
+
+def _header(file: Path) -> str:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as text:
+            return text.readline(1 << 16).rstrip("\r\n")
+    except OSError as error:
+        raise DatasetError(f"{file}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{file}: expected UTF-8 text ({error.reason} at byte {error.start}); "
+            "save it as 'CSV UTF-8'"
+        ) from None
+
+
+def _guessed(names: Sequence[str]) -> dict[str, str]:
+    lower = {name.lower(): name for name in reversed(names)}
+    return {
+        column: next(lower[other] for other in others if other in lower)
+        for column, others in _KNOWN_AS.items()
+        if any(other in lower for other in others)
+    }
+
+
+def _found(folder: Path, path: str) -> str | None:
+    for suffix in ("", *SUFFIXES):
+        if path and (folder / f"{path}{suffix}").is_file():
+            return f"{path}{suffix}"
+    return None

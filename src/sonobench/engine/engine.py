@@ -1,0 +1,148 @@
+"""How every engine runs jobs: the plan's order, driven through a pool of places to run them."""
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections import Counter, deque
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from sonobench.engine.display import Display
+from sonobench.engine.job import Failure, Job, Outcome, Resources
+from sonobench.engine.plan import Plan
+from sonobench.engine.store import Store
+
+_logger = logging.getLogger("sonobench")
+
+# Seconds until a job that another process holds is looked at again.
+_RETRY = 0.2
+
+
+class EngineError(Exception):
+    """An engine cannot start: what it needs is not installed or not there."""
+
+
+class Pool(Protocol):
+    """Places where jobs run."""
+
+    tries: int
+    """How often a job is tried whose place was lost under it."""
+
+    def fits(self, job: Job) -> bool:
+        """Whether the job can be started now."""
+
+    def start(self, job: Job) -> None:
+        """Begin a job."""
+
+    def ended(self, timeout: float) -> list[tuple[Job, Outcome]]:
+        """Wait up to `timeout` seconds for jobs to end; returns those that did."""
+
+
+class Engine(ABC):
+    """Runs jobs; where is what its pool says.
+
+    Args:
+        store: where artefacts are looked for and put.
+
+    Attributes:
+        jobs: every job that it was given.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.jobs: list[Job] = []
+
+    def run(self, jobs: Sequence[Job]) -> list[Failure]:
+        """Make what is missing of `jobs`, in the order that their needs ask for.
+
+        A job that fails does not stop the others; those without what they need are skipped. A
+        job that another process is making is waited for, after the others.
+
+        Returns:
+            The jobs that failed or were skipped; none when everything is in the store.
+
+        Raises:
+            ValueError: the jobs make no sense together (see `Plan`).
+            EngineError: there is nowhere to run them.
+            KeyboardInterrupt: running jobs are stopped, the store is whole.
+        """
+        plan = Plan(jobs, self.store)
+        self.jobs += jobs
+        with Display(len(jobs)) as display:
+            try:
+                with self._pool(display) as pool:
+                    drive(plan, pool, display, self.store)
+            finally:
+                self.store.remove_leftovers()
+            failed = len(plan.failures)
+            made = len(jobs) - plan.present - failed
+            _logger.info(
+                f"{len(jobs):,} jobs: {plan.present:,} were done before, {made:,} done now, "
+                f"{failed:,} failed or skipped"
+            )
+        return list(plan.failures.values())
+
+    @abstractmethod
+    def _pool(self, display: Display) -> AbstractContextManager[Pool]:
+        """Where jobs run while the block does."""
+
+
+class _Queue:
+    """Jobs that can start, first come first served among those that ask for the same."""
+
+    def __init__(self) -> None:
+        self._lines: dict[Resources, deque[tuple[int, Job]]] = {}
+        self._came = 0
+
+    def put(self, job: Job) -> None:
+        self._lines.setdefault(job.resources, deque()).append((self._came, job))
+        self._came += 1
+
+    def start(self, pool: Pool) -> None:
+        """Start what fits; a large job at the head does not keep small ones waiting."""
+        for line in sorted(filter(None, self._lines.values()), key=lambda line: line[0][0]):
+            while line and pool.fits(line[0][1]):
+                pool.start(line.popleft()[1])
+
+
+def drive(plan: Plan, pool: Pool, display: Display, store: Store) -> None:
+    """Take a plan's jobs through a pool until all have ended."""
+    queue = _Queue()
+    held: list[tuple[float, Job]] = []
+    tries: Counter[str] = Counter()
+
+    def end(job: Job, failure: Failure | None = None) -> None:
+        display.end(job, failure)
+        if failure is not None:
+            store.record_failure(job.tasks, failure.error)
+        plan.end(job, failure)
+
+    while True:
+        for job in plan.take():
+            queue.put(job)
+        display.ended(plan.ended)
+        if not plan.active:
+            return
+        now = time.monotonic()
+        due, held = [job for when, job in held if when <= now], [h for h in held if h[0] > now]
+        for job in due:
+            if all(store.has(task) for task in job.tasks):
+                end(job)
+            elif any(store.is_claimed(task) for task in job.tasks):
+                held.append((now + _RETRY, job))
+            else:
+                queue.put(job)
+        queue.start(pool)
+        for job, outcome in pool.ended(_RETRY):
+            tries[job.name] += 1
+            if outcome.claimed_elsewhere:
+                tries[job.name] -= 1
+                display.wait(job)
+                held.append((time.monotonic() + _RETRY, job))
+            elif outcome.lost and tries[job.name] < pool.tries:
+                assert outcome.failure is not None
+                display.lost(job, outcome.failure)
+                queue.put(job)
+            else:
+                end(job, outcome.failure)

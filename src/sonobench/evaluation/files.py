@@ -1,0 +1,254 @@
+"""Predictions made elsewhere: one CSV or Parquet file as the tables that an evaluation reads."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sonobench.evaluation.inputs import ATTRIBUTES
+from sonobench.evaluation.settings import EvaluationSettings
+from sonobench.tables import (
+    PREDICTIONS,
+    SAMPLES,
+    TableError,
+    check,
+    read_classes,
+)
+
+_NEEDED = ("image_id", "subject_id", "label")
+_BY_CLASS = re.compile(r"^(logit|probability)\[(.+)\]$")
+# Probabilities of an image must sum to 1 but for this, the rounding of a few printed digits.
+_ROUNDING = 0.01
+# Stands for a probability of 0, whose logarithm is not finite.
+_LEAST_PROBABILITY = 1e-12
+
+
+@dataclass(frozen=True)
+class PredictionsFile:
+    """What a file says, ready for `evaluate`.
+
+    Attributes:
+        predictions: `sonobench.tables.PREDICTIONS`.
+        samples: `sonobench.tables.SAMPLES`, as far as the file knows them.
+        settings: classes and cohorts as they occur in the file.
+    """
+
+    predictions: pd.DataFrame
+    samples: pd.DataFrame
+    settings: EvaluationSettings
+
+
+def read_predictions_file(
+    file: Path, classes: Sequence[str] | None = None, **settings: Any
+) -> PredictionsFile:
+    """Read predictions that were not made by a run.
+
+    Columns: `image_id`, `subject_id`, `label`, and one of: `logit[CLASS]` or `probability[CLASS]`
+    for every class, `logits` or `probabilities` (Parquet: a list an image), `predicted` (a class).
+    Optional: `encoder`, `adaptation`, `fold`, `seed`, `role` (validation, test or external),
+    `dataset`, `site`, `device`, `operator`, `brain_plane`, `pixel_sha256`. Without `role` all
+    images are external, so that the classes of a dataset are those that it has images of. Rows of
+    role test are in-domain, and every class must be among them.
+
+    Args:
+        file: ending in .csv or .parquet.
+        classes: order of the values in lists; if None that of the columns, of the Parquet file's
+            metadata, or for `predicted` the alphabet's.
+        settings: further ones of `EvaluationSettings`, such as `bootstrap_draws`.
+
+    Raises:
+        TableError: the file cannot be read, or a column or row is not as expected.
+    """
+    rows = _read(file)
+    missing = [name for name in _NEEDED if name not in rows]
+    if missing:
+        raise TableError(
+            f"{file}: expected the columns {', '.join(_NEEDED)}; missing: {', '.join(missing)}. "
+            f"Found: {', '.join(map(str, rows.columns))}"
+        )
+    for name in _NEEDED:
+        empty = rows[name].isna() | (rows[name].astype(str) == "")
+        if empty.any():
+            raise TableError(f"{_place(file, empty)}: no {name}")
+        rows[name] = rows[name].astype(str)
+    names, logits, probabilistic = _outputs(rows, file, classes)
+    unknown = ~rows["label"].isin(names)
+    if unknown.any():
+        label = rows["label"][unknown].iloc[0]
+        raise TableError(
+            f"{_place(file, unknown)}: label {label!r} is not among the classes {', '.join(names)}"
+        )
+    predictions = _predictions(rows, file).assign(logits=list(logits))
+    samples = _samples(predictions, rows, file)
+    external = predictions[predictions["role"] == "external"]
+    in_domain = predictions.loc[predictions["role"] == "test", "dataset"].unique()
+    if len(in_domain) > 1:
+        raise TableError(
+            f"{file}: rows of role test are of the datasets {', '.join(in_domain)}; models are "
+            "trained on one. Give rows of the others the role external"
+        )
+    declared = {
+        str(name): tuple(label for label in names if label in set(own["label"]))
+        for name, own in external.groupby("dataset", sort=True)
+    }
+    source = str(in_domain[0]) if len(in_domain) else None
+    return PredictionsFile(
+        check(predictions, PREDICTIONS),
+        samples,
+        EvaluationSettings(names, source, declared, probabilities=probabilistic, **settings),
+    )
+
+
+def _read(file: Path) -> pd.DataFrame:
+    if file.suffix not in (".csv", ".parquet"):
+        raise TableError(f"{file}: expected a file that ends in .csv or .parquet")
+    texts = dict.fromkeys((*_NEEDED, "predicted", "encoder", "adaptation", "role", "dataset"), str)
+    texts |= dict.fromkeys((*ATTRIBUTES, "pixel_sha256"), str)
+    try:
+        if file.suffix == ".csv":
+            # Only nothing is nothing: a class may be called None, a site NA.
+            rows = pd.read_csv(file, dtype=texts, keep_default_na=False, na_values=[""])
+        else:
+            rows = pd.read_parquet(file)
+    except (OSError, ValueError, UnicodeDecodeError) as error:
+        raise TableError(f"{file}: cannot be read: {error}") from None
+    if rows.empty:
+        raise TableError(f"{file}: expected a row an image, found none")
+    return rows.reset_index(drop=True)
+
+
+def _outputs(
+    rows: pd.DataFrame, file: Path, classes: Sequence[str] | None
+) -> tuple[tuple[str, ...], npt.NDArray[np.float32], bool]:
+    """Classes, their logits (N, K), and whether these say how probable classes are."""
+    by_class = {name: match for name in rows if (match := _BY_CLASS.match(str(name)))}
+    kinds = {match[1] for match in by_class.values()}
+    kinds |= {name for name in ("logits", "probabilities", "predicted") if name in rows}
+    if len(kinds) != 1:
+        raise TableError(
+            f"{file}: expected one of: columns logit[CLASS] or probability[CLASS] for every class, "
+            "a column logits or probabilities of lists, a column predicted; found "
+            + (", ".join(sorted(kinds)) or "none of them")
+        )
+    (kind,) = kinds
+    if kind == "predicted":
+        return _one_hot(rows, file, classes)
+    if by_class:
+        names = tuple(match[2] for match in by_class.values())
+        values = rows[list(by_class)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    else:
+        names = _list_classes(file, classes)
+        fits = rows[kind].map(lambda value: np.shape(value) == (len(names),))
+        if not fits.all():
+            raise TableError(
+                f"{_place(file, ~fits)}: expected a list of {len(names)} {kind}, one a class "
+                f"({', '.join(names)})"
+            )
+        values = np.stack(rows[kind].to_list()).astype(np.float64)
+    if len(names) < 2:
+        raise TableError(f"{file}: expected {kind}s of two classes or more, found {names}")
+    bad = ~np.isfinite(values).all(axis=1)
+    if bad.any():
+        raise TableError(f"{_place(file, bad)}: expected a finite number for every class")
+    if kind in ("probability", "probabilities"):
+        bad = (values < 0).any(axis=1) | (np.abs(values.sum(1) - 1) > _ROUNDING)
+        if bad.any():
+            found = ", ".join(f"{value:g}" for value in values[np.flatnonzero(bad)[0]])
+            raise TableError(
+                f"{_place(file, bad)}: expected probabilities that sum to 1, found {found}"
+            )
+        values = np.log(np.maximum(values, _LEAST_PROBABILITY))
+    return names, values.astype(np.float32), True
+
+
+def _one_hot(
+    rows: pd.DataFrame, file: Path, classes: Sequence[str] | None
+) -> tuple[tuple[str, ...], npt.NDArray[np.float32], bool]:
+    empty = rows["predicted"].isna()
+    if empty.any():
+        raise TableError(f"{_place(file, empty)}: no predicted class")
+    predicted = rows["predicted"].astype(str)
+    names = tuple(classes or sorted({*rows["label"], *predicted}))
+    unknown = ~predicted.isin(names)
+    if unknown.any():
+        raise TableError(
+            f"{_place(file, unknown)}: predicted class {predicted[unknown].iloc[0]!r} is not among "
+            f"{', '.join(names)}"
+        )
+    place = pd.Index(names).get_indexer(pd.Index(predicted))
+    return names, np.eye(len(names), dtype=np.float32)[place], False
+
+
+def _list_classes(file: Path, classes: Sequence[str] | None) -> tuple[str, ...]:
+    if classes:
+        return tuple(classes)
+    try:
+        return read_classes(file)
+    except TableError:
+        raise TableError(
+            f"{file}: lists have no class names; say them in their order (--classes A,B,C), or "
+            "write columns logit[CLASS]"
+        ) from None
+
+
+def _predictions(rows: pd.DataFrame, file: Path) -> pd.DataFrame:
+    usual = {"encoder": file.stem, "adaptation": "given", "dataset": "images", "role": "external"}
+    filled = rows[list(_NEEDED)].assign(
+        **{
+            name: rows[name].fillna(value).astype(str) if name in rows else value
+            for name, value in usual.items()
+        }
+    )
+    strange = ~filled["role"].isin(["validation", "test", "external"])
+    if strange.any():
+        raise TableError(
+            f"{_place(file, strange)}: expected the role validation, test or external, found "
+            f"{filled['role'][strange].iloc[0]!r}"
+        )
+    for name in ("fold", "seed"):
+        values = pd.to_numeric(rows[name], errors="coerce") if name in rows else 0
+        wrong = pd.Series(values, index=rows.index).map(lambda value: value != int(value or 0))
+        if wrong.any():
+            raise TableError(f"{_place(file, wrong)}: expected a whole number as {name}")
+        filled[name] = pd.Series(values, index=rows.index).astype(np.int64)
+    twice = filled.duplicated(list(PREDICTIONS.key))
+    if twice.any():
+        row = filled[twice].iloc[0]
+        raise TableError(
+            f"{_place(file, twice)}: image {row['image_id']!r} stands there twice for encoder "
+            f"{row['encoder']!r}, fold {row['fold']}, seed {row['seed']}"
+        )
+    return filled
+
+
+def _samples(predictions: pd.DataFrame, rows: pd.DataFrame, file: Path) -> pd.DataFrame:
+    optional = ["site", "device", "operator", "pixel_sha256", "official_split"]
+    known = [name for name in (*ATTRIBUTES, "pixel_sha256") if name in rows]
+    each = predictions[["image_id", "dataset", "subject_id", "label"]].join(rows[known])
+    different = each.drop_duplicates()
+    twice = different.duplicated("image_id")
+    if twice.any():
+        where = each.index.isin(different.index[twice])
+        raise TableError(
+            f"{_place(file, pd.Series(where))}: image {different.loc[twice, 'image_id'].iloc[0]!r} "
+            "has another dataset, subject, label or attribute in an earlier row"
+        )
+    return check(
+        different.assign(
+            path=different["image_id"],
+            patient_id=different["subject_id"],
+            **{name: None for name in optional if name not in different},
+        ),
+        SAMPLES,
+    )
+
+
+def _place(file: Path, wrong: "pd.Series[bool] | npt.NDArray[np.bool_]") -> str:
+    """File and line (CSV) or row (Parquet, from 0) of the first wrong one."""
+    row = int(np.flatnonzero(np.asarray(wrong))[0])
+    return f"{file}, line {row + 2}" if file.suffix == ".csv" else f"{file}, row {row}"

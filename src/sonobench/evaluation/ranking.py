@@ -1,0 +1,89 @@
+"""What several comparisons say together: Holm's correction, rank intervals, groups of letters."""
+
+import string
+
+import numpy as np
+import numpy.typing as npt
+
+Values = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+
+def bootstrap_p(differences: Values) -> Values:
+    """Two-sided p of no difference from differences in every draw, (B, P) -> (P,).
+
+    min(1, 2 min(1 + #{d <= 0}, 1 + #{d >= 0}) / (B + 1)): never 0, and 1 for identical models
+    (Davison and Hinkley, 1997, section 4.2.1).
+    """
+    below, above = ((1 + side.sum(0)) for side in (differences <= 0, differences >= 0))
+    p: Values = np.minimum(1, 2 * np.minimum(below, above) / (len(differences) + 1))
+    return p
+
+
+def holm(p: Values) -> Values:
+    """P values corrected for their number by Holm's step-down procedure (1979), (P,) -> (P,)."""
+    order = np.argsort(p, kind="stable")
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(1, steps)
+    return corrected
+
+
+def ranks(estimates: Values) -> npt.NDArray[np.intp]:
+    """Rank of every model, 1 for the largest estimate; equal ones share the better, (m,)."""
+    rank: npt.NDArray[np.intp] = 1 + (estimates[:, None] < estimates[None, :]).sum(1)
+    return rank
+
+
+def rank_intervals(
+    estimates: Values, different: Flags
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Lowest and highest rank that a model can have, given who differs significantly from whom.
+
+    [1 + number significantly better, m - number significantly worse] (Mogstad et al., 2024).
+
+    Args:
+        estimates: (m,).
+        different: symmetric, (m, m).
+    """
+    better = different & (estimates[:, None] < estimates[None, :])
+    worse = different & (estimates[:, None] > estimates[None, :])
+    return 1 + better.sum(1), len(estimates) - worse.sum(1)
+
+
+def letter_groups(estimates: Values, different: Flags) -> list[str]:
+    """Compact letter display: models differ significantly if and only if they share no letter.
+
+    By insertion and absorption (Piepho, 2004); `a` is the group of the best. After z come numbered
+    letters.
+
+    Args:
+        estimates: (m,).
+        different: symmetric, (m, m).
+
+    Returns:
+        Letters of every model, such as `ab`.
+    """
+    order = np.argsort(-estimates, kind="stable")
+    place = np.empty(len(order), dtype=np.intp)
+    place[order] = np.arange(len(order))
+    groups = {frozenset(range(len(order)))}
+    for one, other in np.argwhere(np.triu(different[np.ix_(order, order)])):
+        split = {group for group in groups if one in group and other in group}
+        parts = {group - {member} for group in split for member in (one, other)}
+        groups = (groups - split) | parts
+        groups = {group for group in groups if not any(group < larger for larger in groups)}
+    letters = {
+        member: "".join(
+            _letter(number)
+            for number, group in enumerate(sorted(groups, key=sorted))
+            if member in group
+        )
+        for member in range(len(order))
+    }
+    return [letters[position] for position in place.tolist()]
+
+
+def _letter(number: int) -> str:
+    turn, letter = divmod(number, len(string.ascii_lowercase))
+    return string.ascii_lowercase[letter] + (str(turn) if turn else "")

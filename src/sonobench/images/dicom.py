@@ -1,0 +1,74 @@
+"""The pixels of a single-frame ultrasound DICOM file; its header is not read further."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+_MAGIC, _PREAMBLE = b"DICM", 128
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+
+
+class NotReadable(ValueError):
+    """A DICOM file that cannot be used; the message says what to do."""
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file says that it is one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
+
+
+def read_dicom(path: Path) -> npt.NDArray[np.uint8]:
+    """Pixels as they are shown: uint8, (H, W) or (H, W, 3) RGB.
+
+    MONOCHROME1 is inverted, YBR is converted to RGB. A window of the header is not applied:
+    ultrasound is stored as it was on the screen.
+
+    Raises:
+        NotReadable: several frames, more than 8 bits, a palette, too many pixels, or pydicom is
+            not installed; whatever pydicom raises on a damaged file.
+    """
+    try:
+        # Optional: most who use this package have no DICOM files.
+        import pydicom  # noqa: PLC0415
+        from pydicom.pixels.utils import pixel_array  # noqa: PLC0415
+    except ImportError:
+        raise NotReadable(
+            "a DICOM file; install what reads it: pip install 'sonobench[dicom]'"
+        ) from None
+    header = pydicom.dcmread(path)
+    _check(header)
+    pixels = pixel_array(header)
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        pixels = (2 ** int(header.BitsStored) - 1) - pixels
+    return np.ascontiguousarray(pixels, dtype=np.uint8)
+
+
+def _check(header: Any) -> None:
+    if "PixelData" not in header:
+        raise NotReadable("a DICOM file without an image in it")
+    frames = int(header.get("NumberOfFrames") or 1)
+    if frames > 1:
+        raise NotReadable(
+            f"a DICOM file of {frames} frames; export the frames that you mean as single images, "
+            "each with a row of its own"
+        )
+    bits = int(header.BitsAllocated)
+    if bits != 8:
+        raise NotReadable(f"expected 8 bits a channel, found {bits}; export it as 8-bit PNG")
+    kind = str(header.PhotometricInterpretation)
+    if kind not in _GREY + _COLOUR:
+        raise NotReadable(
+            f"photometric interpretation {kind}; expected {', '.join(_GREY + _COLOUR)}. Export it "
+            "as PNG"
+        )
+    if int(header.Rows) * int(header.Columns) > (Image.MAX_IMAGE_PIXELS or np.inf):
+        raise NotReadable(f"{header.Columns}×{header.Rows} pixels are too many for an image")

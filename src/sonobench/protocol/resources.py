@@ -1,0 +1,47 @@
+"""What tasks may take of a cluster: the one part of a protocol that changes no result."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from sonobench.protocol.section import Section
+
+
+class Limits(Section):
+    """What a task of one sort asks for, beside its `numerics.threads_per_task` CPU threads."""
+
+    gpus: float = Field(
+        default=1.0,
+        ge=0,
+        description="CUDA devices, where the backend is cuda; less than one is a share of one, "
+        "used beside other tasks (Slurm gives whole ones).",
+    )
+    memory_gb: float = Field(default=16.0, gt=0, description="Main memory; Slurm only.")
+    hours: float = Field(
+        default=4.0,
+        gt=0,
+        description="Time limit; a task that exceeds it is put into the queue again, at most three "
+        "times; Slurm only.",
+    )
+
+
+class Resources(Section):
+    """Limits for clusters. They change no result, and neither the protocol's hash nor any key."""
+
+    embedding: Limits = Field(
+        default=Limits(gpus=0.25), description="Admission and embedding of an encoder."
+    )
+    probe: Limits = Field(default=Limits(gpus=0.25), description="Probes of frozen features.")
+    finetuning: Limits = Field(
+        default=Limits(memory_gb=32, hours=24), description="Training of a network."
+    )
+    slurm: dict[str, str | int] = Field(
+        default={},
+        description="Further options of sbatch by their long names: `{partition: gpu, account: "
+        "lab}`.",
+    )
+    slurm_executor: Literal["slurm", "local"] = Field(
+        default="slurm",
+        description="local: submitit starts processes of this machine in place of Slurm jobs, to "
+        "try a set-up.",
+    )

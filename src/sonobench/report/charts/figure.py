@@ -1,0 +1,188 @@
+"""A figure of panels, how it is coloured in light and dark, and its files for papers."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+Chart = alt.Chart | alt.LayerChart
+
+# Okabe and Ito's colours for the colour-blind without yellow and black, and two of Tol's.
+_LIGHT = ["#0072b2", "#d55e00", "#009e73", "#b5589a", "#c98500", "#3a9bd9", "#332288", "#882255"]
+_DARK = ["#5ab4f0", "#ff9558", "#3ccfa4", "#eba3cf", "#f2c14e", "#a9d8ff", "#b3a8ff", "#ff9fb8"]
+# One ramp for both modes: its texts are dark below the middle and white above.
+RAMP = ["#e3eefa", "#9cc4e8", "#4a8fc7", "#1c5f9f", "#0b3f75"]
+SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
+GREY = "#7d8894"
+# Width of a panel in a file, in pixels.
+_WIDTH = 380
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart of a figure.
+
+    Attributes:
+        title: what it is of.
+        chart: without a width.
+        choice: the model or encoder it belongs to, where a reader chooses one; else empty.
+    """
+
+    title: str
+    chart: Chart
+    choice: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Charts that answer one question.
+
+    Attributes:
+        name: of its files and of its place in the page.
+        title: what it shows.
+        says: one line that tells a stranger how to read it.
+        panels: side by side; all charts of a choice are seen together.
+        chooses: what a reader chooses (`model`, `encoder`); empty where all panels are shown.
+    """
+
+    name: str
+    title: str
+    says: str
+    panels: tuple[Panel, ...]
+    chooses: str = ""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """In the order of the panels; one empty choice where there is nothing to choose."""
+        return tuple(dict.fromkeys(panel.choice for panel in self.panels))
+
+    def specs(self) -> dict[str, dict[str, Any]]:
+        """Vega-Lite of every panel by its place in the page, as wide as there is room."""
+        return {
+            f"{self.name}-{position}": panel.chart.properties(width="container").to_dict()
+            for position, panel in enumerate(self.panels)
+        }
+
+
+def files(figure: Figure, stems: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of a figure's SVG and PDF, one pair a choice.
+
+    Args:
+        figure: what to draw.
+        stems: what is appended to the name for each choice, in order.
+    """
+    for choice, stem in zip(figure.choices, stems, strict=True):
+        charts = [
+            panel.chart.properties(width=_WIDTH, title=panel.title)
+            for panel in figure.panels
+            if panel.choice == choice
+        ]
+        title = f"{figure.title}: {choice}" if choice else figure.title
+        whole = alt.concat(
+            *charts,
+            columns=2,
+            spacing=36,
+            title=alt.Title(title, subtitle=_lines(figure.says), anchor="start", offset=14),
+        ).resolve_scale(color="shared", shape="shared", strokeDash="shared", size="shared")
+        spec = whole.configure(**theme(dark=False) | {"background": "white"}).to_dict()
+        name = figure.name + stem
+        svg = _same_ids(vl_convert.vegalite_to_svg(spec))
+        yield f"{name}.svg", svg.encode()
+        yield f"{name}.pdf", _same_order(vl_convert.svg_to_pdf(svg))
+
+
+def theme(dark: bool) -> dict[str, Any]:
+    """Vega's configuration: colours, fonts and places of axes and legends."""
+    ink, muted, line = (
+        ("#e4e8ec", "#a0abb7", "#39434e") if dark else ("#1b2129", "#566270", "#dde2e7")
+    )
+    colours = _DARK if dark else _LIGHT
+    return {
+        "aria": False,
+        "background": "transparent",
+        "font": "Liberation Sans, Arial, Helvetica, sans-serif",
+        "view": {"stroke": None},
+        "axis": {
+            "labelColor": muted,
+            "titleColor": ink,
+            "gridColor": line,
+            "domainColor": line,
+            "tickColor": line,
+            "labelFontSize": 11,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "labelLimit": 190,
+            "titlePadding": 8,
+        },
+        "axisY": {"labelColor": ink},
+        "axisQuantitative": {"labelOverlap": "greedy", "labelSeparation": 5},
+        # Classes above a heat map; the page turns them upright where it is narrow.
+        "axisTop": {"labelAngle": -30},
+        "legend": {
+            "orient": "bottom",
+            "direction": "horizontal",
+            "columns": 3,
+            "labelColor": ink,
+            "titleColor": muted,
+            "labelFontSize": 11,
+            "titleFontSize": 11,
+            "titleFontWeight": "normal",
+            "labelLimit": 260,
+            "symbolLimit": 60,
+            "symbolOpacity": 1,
+            "offset": 12,
+        },
+        "title": {
+            "color": ink,
+            "subtitleColor": muted,
+            "fontSize": 13,
+            # One font a file: a PDF with two has them in no order.
+            "fontWeight": "normal",
+            "subtitleFontSize": 11,
+            "anchor": "start",
+        },
+        "range": {
+            "category": colours,
+            "ordinal": [*colours[:4], GREY],
+            "ramp": RAMP,
+            "heatmap": RAMP,
+            "symbol": SHAPES,
+        },
+        "text": {"color": ink, "fontSize": 11},
+        "rule": {"color": muted},
+        "mark": {"color": colours[0]},
+        "point": {"filled": True, "size": 60},
+    }
+
+
+def _same_ids(svg: str) -> str:
+    """Number gradients and clips from 0: Vega counts them over all that a process draws."""
+    found = re.findall(r'id="((?:gradient_|clip)\d+)"', svg)
+    new = {name: f"part{position}" for position, name in enumerate(dict.fromkeys(found))}
+    return re.sub(
+        r'(id="|url\(#)((?:gradient_|clip)\d+)("|\))',
+        lambda match: match[1] + new.get(match[2], match[2]) + match[3],
+        svg,
+    )
+
+
+def _same_order(pdf: bytes) -> bytes:
+    """Sort what a page refers to, which is in no order; all offsets stay as they are."""
+    return re.sub(
+        rb"(?: +/[A-Za-z]+\d+ \d+ 0 R\n)+",
+        lambda match: b"".join(sorted(match[0].splitlines(keepends=True))),
+        pdf,
+    )
+
+
+def _lines(text: str, width: int = 110) -> list[str]:
+    """A sentence on lines that a figure has room for."""
+    lines = [""]
+    for word in text.split():
+        if len(lines[-1]) + len(word) > width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines

@@ -1,0 +1,192 @@
+"""Steps of fine-tuning: one task a fold, and one a learning rate that is tried."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sonobench.adaptation import CohortImages, best_learning_rate, finetune_fold
+from sonobench.encoders import Encoder, EncoderSpec, open_encoder
+from sonobench.engine import JSON, Job, Progress, Store, Task
+from sonobench.images import Pack
+from sonobench.protocol import Numerics, Training
+from sonobench.steps.common import arithmetic, training_data
+from sonobench.steps.training import AdaptedTasks, read_adapted, write_adapted
+
+_CHOSEN_BY = ["validation_macro_f1", "validation_nll"]
+
+
+@dataclass(frozen=True)
+class PackedCohort:
+    """Where a cohort's images are.
+
+    Attributes:
+        name: of the cohort.
+        pack: of the encoder's geometry.
+        positions: of its samples in the pack, in the order of the sample table.
+        training: the pack at 8/7 of the size; None of cohorts that are only tested on.
+    """
+
+    name: str
+    pack: Task
+    positions: npt.NDArray[np.int64]
+    training: Task | None = None
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What all folds and trials of a fine-tuning share."""
+
+    adaptation: str
+    spec: EncoderSpec
+    cohorts: tuple[PackedCohort, ...]
+    samples: pd.DataFrame
+    splits: pd.DataFrame
+    classes: tuple[str, ...]
+    seed: int
+    numerics: Numerics
+
+
+def finetune_jobs(
+    adaptation: str,
+    settings: Training,
+    spec: EncoderSpec,
+    certificate: Task,
+    cohorts: Sequence[PackedCohort],
+    samples: pd.DataFrame,
+    splits: pd.DataFrame,
+    classes: tuple[str, ...],
+    seed: int,
+    numerics: Numerics,
+) -> tuple[list[Job], AdaptedTasks]:
+    """The fine-tuning of an encoder, fold by fold.
+
+    Args:
+        adaptation: its name in tables; the kind of its tasks.
+        settings: of the adaptation.
+        spec: the encoder.
+        certificate: without it the encoder is not used.
+        cohorts: the source with its training pack, and the external ones.
+        samples, splits: the tables.
+        classes: order of the logits.
+        seed: of everything that is drawn.
+        numerics: the protocol's.
+    """
+    model = _Model(adaptation, spec, tuple(cohorts), samples, splits, classes, seed, numerics)
+    needs = [certificate]
+    for cohort in cohorts:
+        needs += [task for task in (cohort.pack, cohort.training) if task is not None]
+    common: dict[str, JSON] = {
+        "encoder": spec.identity,
+        "packs": [need.key for need in needs[1:]],
+        **training_data(samples, splits, classes),
+        "seed": seed,
+        "numerics": numerics.model_dump(mode="json"),
+    }
+    title = f"{adaptation.replace('_', ' ')} {spec.label}" + (f" seed {seed}" if seed else "")
+
+    def job(task: Task, part: str, fold: int, used: Training, trials: tuple[Task, ...]) -> Job:
+        step = partial(_finetune, model, used, fold, trials)
+        trained = ((splits["fold"] == fold) & (splits["role"] == "train")).sum()
+        whole = max(1, trained // used.batch_size) * min(used.batch_size, trained) * used.epochs
+        return Job(
+            f"{title} · {part}",
+            (task,),
+            step,
+            needs=(*needs, *trials),
+            total=int(whole),
+            unit="images",
+        )
+
+    jobs, trials = [], []
+    for rate in settings.learning_rate_search:
+        tried = settings.model_copy(update={"learning_rate": rate, "learning_rate_search": ()})
+        task = Task(
+            f"{adaptation}_trial",
+            1,
+            {**common, "fold": 0, "settings": tried.model_dump(mode="json")},
+        )
+        trials.append(task)
+        jobs.append(job(task, f"learning rate {rate:g}", 0, tried, ()))
+    folds = []
+    for fold in range(int(splits["fold"].max()) + 1):
+        own: dict[str, JSON] = {"fold": fold, "settings": settings.model_dump(mode="json")}
+        if trials:
+            own["trials"] = [trial.key for trial in trials]
+        folds.append(Task(adaptation, 1, {**common, **own}))
+        jobs.append(job(folds[-1], f"fold {fold + 1}", fold, settings, tuple(trials)))
+    return jobs, AdaptedTasks(tuple(folds), tuple(trials))
+
+
+def learning_rate_search(
+    rates: Sequence[float], trials: Sequence[Task], store: Store
+) -> pd.DataFrame:
+    """One row a learning rate that was tried: its best epoch, and whether it was chosen."""
+    found = [read_adapted(store, trial).diagnostics for trial in trials]
+    chosen = best_learning_rate(dict(zip(rates, found, strict=True)))
+    rows = []
+    for rate, diagnostics in zip(rates, found, strict=True):
+        # One that diverged has no best epoch.
+        best = diagnostics[diagnostics["best"]].reindex(columns=_CHOSEN_BY)
+        figures = best.to_numpy()[0] if len(best) else np.full(len(_CHOSEN_BY), np.nan)
+        rows.append({"learning_rate": rate, **dict(zip(_CHOSEN_BY, figures, strict=True))})
+    table = pd.DataFrame(rows)
+    return table.assign(chosen=table["learning_rate"] == chosen)
+
+
+def _finetune(
+    model: _Model,
+    settings: Training,
+    fold: int,
+    trials: tuple[Task, ...],
+    tasks: Sequence[Task],
+    store: Store,
+    progress: Progress,
+) -> None:
+    (task,) = tasks
+    if trials:
+        search = learning_rate_search(settings.learning_rate_search, trials, store)
+        rate = float(search.loc[search["chosen"], "learning_rate"].iloc[0])
+        settings = settings.model_copy(update={"learning_rate": rate})
+    geometry = model.spec.card.preprocess.geometry
+    cohorts = {
+        cohort.name: CohortImages(
+            Pack(store.folder(cohort.pack), geometry),
+            cohort.positions,
+            None
+            if cohort.training is None
+            else Pack(store.folder(cohort.training), geometry.for_training()),
+        )
+        for cohort in model.cohorts
+    }
+    is_trial = task.kind != model.adaptation
+    with arithmetic(model.numerics):
+        adapted = finetune_fold(
+            partial(_open, model.spec, model.numerics.backend),
+            cohorts,
+            model.samples,
+            model.splits,
+            model.classes,
+            settings,
+            fold=fold,
+            seed=model.seed,
+            device=model.numerics.backend,
+            evaluation_batch=model.numerics.micro_batch,
+            scratch=store.scratch(task),
+            # Test and external images are touched once, by the models that are reported.
+            roles=("validation",) if is_trial else ("validation", "test", "external"),
+            on_images=progress.advance,
+            on_note=progress.note,
+        )
+    with store.write(task) as folder:
+        write_adapted(adapted, folder)
+        if settings.keep_weights and adapted.weights is not None and not is_trial:
+            shutil.copyfile(adapted.weights, folder / "weights.pt")
+
+
+def _open(spec: EncoderSpec, backend: str) -> Encoder:
+    return open_encoder(spec, backend)[0]

@@ -1,0 +1,99 @@
+"""Downloads from a loopback server: whole, broken off, damaged, of the wrong size."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from standins import Server, african_files, facts, served, tarred
+
+from sonobench.datasets import Archive, DatasetError
+from sonobench.datasets.fetch import download, look_up
+
+FILES = african_files()
+CONTENT = tarred(FILES)
+NAME = "Zenodo_dataset.tar.xz"
+
+
+def archive_at(server: Server) -> Archive:
+    return facts("african_planes", FILES, 8, f"{server.address}/record")
+
+
+def brought(server: Server, folder: Path) -> Path:
+    archive = archive_at(server)
+    return download(archive, look_up(archive), folder, lambda _here, _total: None)
+
+
+def test_a_file_comes_whole_and_says_how_far_it_is(tmp_path: Path) -> None:
+    said: list[tuple[int, int]] = []
+    with served(Server(NAME, CONTENT)) as server:
+        archive = archive_at(server)
+        file = download(archive, look_up(archive), tmp_path, lambda *far: said.append(far))
+    assert file.read_bytes() == CONTENT
+    assert said[-1] == (len(CONTENT), len(CONTENT))
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+def test_a_download_that_breaks_off_goes_on_by_itself_as_long_as_something_comes(
+    tmp_path: Path,
+) -> None:
+    with served(Server(NAME, CONTENT, breaks_after=20_000)) as server:
+        assert brought(server, tmp_path).read_bytes() == CONTENT
+        # Each request starts at the last whole piece (16 KiB) of the one before.
+        starts = range(16_384, len(CONTENT) - 20_000 + 16_384, 16_384)
+        assert server.asked == ["", *(f"bytes={start}-" for start in starts)]
+
+
+def test_a_later_command_goes_on_where_an_earlier_one_ended(tmp_path: Path) -> None:
+    (tmp_path / f"{NAME}.part").write_bytes(CONTENT[:7000])
+    with served(Server(NAME, CONTENT)) as server:
+        assert brought(server, tmp_path).read_bytes() == CONTENT
+        assert server.asked == ["bytes=7000-"]
+
+
+def test_a_server_that_cannot_go_on_gives_the_whole_file(tmp_path: Path) -> None:
+    (tmp_path / f"{NAME}.part").write_bytes(b"x" * 7000)
+    with served(Server(NAME, CONTENT, ranges=False)) as server:
+        assert brought(server, tmp_path).read_bytes() == CONTENT
+
+
+def test_when_nothing_comes_any_more_the_error_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / f"{NAME}.part").write_bytes(CONTENT[:7000])
+    with (
+        served(Server(NAME, CONTENT, breaks_after=0)) as server,
+        pytest.raises(DatasetError, match=r"broke off.*same command goes on.*data import"),
+    ):
+        brought(server, tmp_path)
+    assert (tmp_path / f"{NAME}.part").read_bytes() == CONTENT[:7000]
+
+
+def test_a_damaged_file_is_refused_and_removed(tmp_path: Path) -> None:
+    with (
+        served(Server(NAME, CONTENT, published_md5="0" * 32)) as server,
+        pytest.raises(DatasetError, match=r"damaged on its way: expected md5:000.*fetch it again"),
+    ):
+        brought(server, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("difference", "message"), [(-10, "more came"), (10, "broke off")])
+def test_a_file_of_another_size_is_refused(tmp_path: Path, difference: int, message: str) -> None:
+    wrong = Server(NAME, CONTENT, published_size=len(CONTENT) + difference)
+    with served(wrong) as server, pytest.raises(DatasetError, match=message):
+        brought(server, tmp_path)
+    assert not (tmp_path / NAME).exists()
+
+
+def test_without_a_network_the_error_says_which_file_to_bring(tmp_path: Path) -> None:
+    with served(Server(NAME, CONTENT)) as server:
+        archive = archive_at(server)
+    with pytest.raises(DatasetError, match=r"cannot be reached.*bring Zenodo_dataset\.tar\.xz"):
+        look_up(archive)
+
+
+def test_a_record_without_the_file_is_refused() -> None:
+    with served(Server("another.zip", CONTENT)) as server:
+        archive = archive_at(server)
+        with pytest.raises(DatasetError, match=r"does not list Zenodo_dataset\.tar\.xz"):
+            look_up(archive)
+        with pytest.raises(DatasetError, match="does not list"):
+            look_up(replace(archive, record=f"{server.address}/file"))

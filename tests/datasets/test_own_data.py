@@ -1,0 +1,251 @@
+"""Own images: a proposed manifest, what is wrong with one, class mapping, loaders of others."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from sonobench.datasets import DatasetError, load_cohort
+from sonobench.datasets.check import check_manifest
+from sonobench.datasets.propose import from_folder, from_table, propose_pattern
+from sonobench.protocol import Dataset
+
+RNG = np.random.default_rng(0)
+
+
+def images(folder: Path, *paths: str) -> None:
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        pixels = RNG.integers(0, 256, (12, 16), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / path)
+
+
+# ── a manifest from a folder ─────────────────────────────────────────────────────────────────────
+
+
+def test_the_first_folders_are_the_classes(tmp_path: Path) -> None:
+    images(tmp_path, "brain/p1_1.png", "brain/p2_1.jpg", "femur/deep/p1_2.bmp", "femur/p3_1.tif")
+    (tmp_path / "brain" / "notes.txt").write_text("no image")
+    rows = from_folder(tmp_path).rows
+    assert [(row["path"], row["label"]) for row in rows] == [
+        ("brain/p1_1.png", "brain"),
+        ("brain/p2_1.jpg", "brain"),
+        ("femur/deep/p1_2.bmp", "femur"),
+        ("femur/p3_1.tif", "femur"),
+    ]
+
+
+def test_train_and_test_above_the_classes_are_the_split(tmp_path: Path) -> None:
+    images(tmp_path, "train/brain/p1_1.png", "Test/brain/p2_1.png")
+    rows = from_folder(tmp_path).rows
+    assert [(row["label"], row["split"]) for row in rows] == [("brain", "test"), ("brain", "train")]
+
+
+def test_images_outside_of_any_class_are_named(tmp_path: Path) -> None:
+    images(tmp_path, "brain/p1_1.png", "stray.png")
+    with pytest.raises(DatasetError, match=r"1 images lie in no folder .*stray\.png"):
+        from_folder(tmp_path)
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_a_folder_without_images_is_named(tmp_path: Path, make: bool) -> None:
+    if make:
+        (tmp_path / "scans").mkdir()
+    with pytest.raises(DatasetError, match=r"no images in it|no such folder"):
+        from_folder(tmp_path / "scans")
+
+
+@pytest.mark.parametrize(
+    ("paths", "patients"),
+    [
+        (["brain/Patient00017_2.png", "femur/Patient00017_3.png", "femur/patient4_1.png"],
+         ["17", "17", "4"]),
+        (["brain/A7_1.png", "brain/A7_2.png", "femur/B9_1.png"], ["A7", "A7", "B9"]),
+        (["brain/joan/1.png", "brain/joan/2.png", "femur/mary/1.png"], ["joan", "joan", "mary"]),
+    ],
+)  # fmt: skip
+def test_a_pattern_for_the_patients_is_proposed(
+    tmp_path: Path, paths: list[str], patients: list[str]
+) -> None:
+    images(tmp_path, *paths)
+    proposal = from_folder(tmp_path)
+    pattern = propose_pattern(proposal.paths)
+    assert pattern is not None
+    found = {row["path"]: row["patient_id"] for row in proposal.with_patients(pattern).rows}
+    assert found == dict(zip(paths, patients, strict=True))
+
+
+def test_where_no_pattern_tells_patients_apart_none_is_proposed() -> None:
+    assert propose_pattern(["brain/1.png", "brain/2.png"]) is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("(", "no regular expression"),
+        ("p[0-9]+", "must have one group"),
+        ("q([0-9]+)", r"finds no patient in 2 of 2 paths; first: brain/p1\.png"),
+    ],
+)
+def test_a_pattern_that_does_not_work_is_refused(
+    tmp_path: Path, pattern: str, message: str
+) -> None:
+    images(tmp_path, "brain/p1.png", "brain/p2.png")
+    with pytest.raises(DatasetError, match=message):
+        from_folder(tmp_path).with_patients(pattern)
+
+
+def test_a_proposal_is_a_manifest_that_is_read_alike(tmp_path: Path) -> None:
+    images(tmp_path, 'bra,in/p1 "x"_1.png', "bra,in/p2_1.png")
+    proposal = from_folder(tmp_path).with_patients(r"(p\d)")
+    proposal.write(tmp_path / "manifest.csv")
+    cohort = load_cohort(Dataset(loader="manifest", name="own", path="manifest.csv"), tmp_path)
+    assert cohort.samples["path"].tolist() == proposal.paths
+    assert cohort.samples["label"].unique().tolist() == ["bra,in"]
+    assert cohort.samples["patient_id"].tolist() == ["own/p1", "own/p2"]
+    with pytest.raises(DatasetError, match="is there already"):
+        proposal.write(tmp_path / "manifest.csv")
+
+
+# ── a manifest from somebody's table ─────────────────────────────────────────────────────────────
+
+
+def test_a_table_with_other_names_and_semicolons_is_understood(tmp_path: Path) -> None:
+    images(tmp_path, "a.png", "b.png")
+    (tmp_path / "list.csv").write_text(
+        "Image_name;Plane;Patient_num;US_Machine;weeks\na;brain;1;Aloka;20\nb.png;femur;2;;21\n"
+    )
+    proposal = from_table(tmp_path / "list.csv", {})
+    assert proposal.patients_known
+    assert proposal.rows[0] == {
+        "path": "a.png",
+        "label": "brain",
+        "patient_id": "1",
+        "device": "Aloka",
+    }
+
+
+def test_a_column_that_cannot_be_guessed_is_asked_for_and_given(tmp_path: Path) -> None:
+    images(tmp_path, "a.png")
+    (tmp_path / "list.csv").write_text("image,what,patient\na.png,brain,1\n")
+    with pytest.raises(DatasetError, match=r"which of its columns is the label\? Say --column"):
+        from_table(tmp_path / "list.csv", {})
+    assert from_table(tmp_path / "list.csv", {"label": "what"}).rows[0]["label"] == "brain"
+
+
+def test_images_that_a_table_names_and_that_are_not_there_have_their_rows(tmp_path: Path) -> None:
+    images(tmp_path, "a.png")
+    (tmp_path / "list.csv").write_text("image,label\na.png,x\nb.png,x\nc.png,x\n")
+    with pytest.raises(DatasetError, match=r"2 problems:\n  row 3: no image 'b.png'.*\n  row 4: "):
+        from_table(tmp_path / "list.csv", {})
+
+
+# ── everything that is wrong, at once ────────────────────────────────────────────────────────────
+
+
+def checked(folder: Path, content: str) -> tuple[str, ...]:
+    (folder / "manifest.csv").write_text(content)
+    return check_manifest(folder / "manifest.csv", lambda _done, _total: None).problems
+
+
+def test_a_manifest_without_faults_has_no_problems(tmp_path: Path) -> None:
+    images(tmp_path, "a.png", "b.png")
+    assert checked(tmp_path, "path,label,patient_id\na.png,x,1\nb.png,y,2\n") == ()
+
+
+def test_all_problems_are_said_at_once_with_their_rows(tmp_path: Path) -> None:
+    images(tmp_path, "a.png", "b.png", "d.png")
+    (tmp_path / "c.png").write_bytes(b"no image")
+    (tmp_path / "e.png").write_bytes((tmp_path / "a.png").read_bytes())
+    problems = checked(
+        tmp_path,
+        "path,label,patient_id,split\n"
+        "a.png,x,1,train\n"
+        "b.png,,1,test\n"
+        "c.png,x,nan,train\n"
+        "nowhere.png,x,3,val\n"
+        "../out.png,x,4\n"
+        "../out.png,x,4,train\n"
+        "e.png,y,5,train\n"
+        "d.png,x,6,train\n"
+        "d.png,x,6,train\n",
+    )
+    text = "\n".join(problems)
+    for expected in (
+        "row 3: label is empty",
+        "row 4: patient_id is 'nan', which looks like a missing value",
+        "row 4: c.png: not an image",
+        "row 5: split: expected train or test, found 'val'",
+        "row 5: nowhere.png: no such file",
+        "row 6: expected 4 fields, found 3",
+        "row 7: path '../out.png' points out of the folder",
+        "row 10: path 'd.png' stands in row 9 already",
+        "1 image occurs under two labels; first: manifest/a.png (row 2): x; manifest/e.png (row 8)",
+        "1 patients are in both parts of the published split; first: manifest/1",
+    ):
+        assert expected in text
+
+
+def test_a_column_that_sonobench_makes_itself_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="row 1: sonobench makes columns called image_id"):
+        checked(tmp_path, "path,label,patient_id,image_id\na.png,x,1,7\n")
+
+
+def test_a_row_is_named_by_the_line_where_it_starts(tmp_path: Path) -> None:
+    problems = checked(tmp_path, 'path,label,patient_id\n\n"a\nb.png",x,1\n,x,2\n')
+    assert any(problem.startswith("row 3: path 'a\\nb.png' has a control") for problem in problems)
+    assert "row 5: path is empty" in problems
+
+
+def test_a_path_that_is_the_folder_itself_is_refused(tmp_path: Path) -> None:
+    assert "row 2: path '.' points out" in checked(tmp_path, "path,label,patient_id\n.,x,1\n")[0]
+
+
+# ── a hospital's own labels ──────────────────────────────────────────────────────────────────────
+
+
+def mapped(folder: Path, mapping: str) -> pd.DataFrame:
+    images(folder, "a.png", "b.png", "c.png")
+    (folder / "manifest.csv").write_text(
+        "path,label,patient_id\na.png,BPD,1\nb.png,FL,2\nc.png,HC,3\n"
+    )
+    (folder / "classes.csv").write_text(mapping)
+    dataset = Dataset(loader="manifest", name="own", path="manifest.csv", labels="classes.csv")
+    return load_cohort(dataset, folder).samples
+
+
+def test_own_labels_become_classes_and_are_kept(tmp_path: Path) -> None:
+    samples = mapped(tmp_path, "label,class\nBPD,Fetal brain\nHC,Fetal brain\nFL,Fetal femur\n")
+    assert samples["label"].tolist() == ["Fetal brain", "Fetal femur", "Fetal brain"]
+    assert samples["source_label"].tolist() == ["BPD", "FL", "HC"]
+
+
+def test_labels_without_a_class_are_one_error_with_the_list(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"gives no class: 'BPD' \(row 2\); 'HC' \(row 4\)"):
+        mapped(tmp_path, "label,class\nFL,Fetal femur\n")
+
+
+def test_a_label_with_two_classes_is_refused_with_its_row(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"classes\.csv, row 3: label 'FL' has a class already"):
+        mapped(tmp_path, "label,class\nFL,Fetal femur\nFL,Other\n")
+
+
+# ── partial copies and unknown loaders ───────────────────────────────────────────────────────────
+
+
+def test_a_partial_manifest_uses_what_is_here(tmp_path: Path) -> None:
+    images(tmp_path, "a.png")
+    (tmp_path / "manifest.csv").write_text("path,label,patient_id\na.png,x,1\nb.png,y,2\n")
+    dataset = Dataset(loader="manifest", name="own", path="manifest.csv", partial=True)
+    cohort = load_cohort(dataset, tmp_path)
+    assert (len(cohort.samples), cohort.published_images) == (1, 2)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DatasetError, match="none of its 2 images is there"):
+        load_cohort(dataset, tmp_path)
+
+
+def test_a_loader_that_nobody_brings_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="unknown loader 'manifset'; did you mean 'manifest'"):
+        load_cohort(Dataset(loader="manifset", name="x"), tmp_path)

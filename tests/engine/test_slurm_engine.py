@@ -1,0 +1,100 @@
+"""Jobs through submitit, by its executor of processes on this machine."""
+
+import signal
+import threading
+from functools import partial
+from pathlib import Path
+
+import engine_jobs
+import pytest
+from engine_jobs import ALL_OF_CHAIN, chain, lines, task, text, wait_until
+from hospitals import WriteProtocol
+
+import sonobench
+from sonobench.engine import EngineError, Job, SlurmEngine, Store
+
+pytest.importorskip("submitit")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def engine(store: Store, tmp_path: Path) -> SlurmEngine:
+    return SlurmEngine(store, tmp_path / "slurm", workers=2, cluster="local")
+
+
+def test_everything_is_made_in_order_and_shown_at_the_driver(
+    engine: SlurmEngine, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoken = Job("spoken", (task("x"),), engine_jobs.speak, total=100, unit="images")
+    assert engine.run([*chain(tmp_path / "calls"), spoken]) == []
+    assert sorted(lines(tmp_path / "calls")) == ALL_OF_CHAIN
+    assert (store.folder(task("c")) / "read.txt").read_text() == "a0 a1 a2 b0 b1 b2"
+    assert "careful with image 3" in caplog.text
+    assert "spoken: done, 100 images" in caplog.text
+    # Of what went well nothing is left beside the store.
+    assert list((tmp_path / "slurm").iterdir()) == []
+
+
+def test_a_failing_job_does_not_stop_the_others_and_is_not_tried_again(
+    engine: SlurmEngine, tmp_path: Path
+) -> None:
+    broken = Job("broken", (task("x"), task("y")), engine_jobs.make_first_then_fail)
+    skipped = Job("skipped", (task("z"),), engine_jobs.make_nothing, needs=(task("y"),))
+    failures = engine.run([broken, skipped, *chain(tmp_path / "calls")])
+    assert [failure.job for failure in failures] == ["broken", "skipped"]
+    assert failures[0].error == "ValueError: image 7 is broken"
+    assert sorted(lines(tmp_path / "calls")) == ALL_OF_CHAIN
+
+
+def test_a_job_whose_process_was_killed_is_tried_again(
+    engine: SlurmEngine, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = tmp_path / "calls"
+    victim = Job("victim", (task("v"),), partial(engine_jobs.be_killed_once, calls=calls))
+    assert engine.run([victim]) == []
+    assert lines(calls) == ["v", "v"]
+    assert "victim: lost, it is tried again" in caplog.text
+    assert text(store, "v") == "v"
+
+
+def test_a_job_that_is_preempted_is_put_into_the_queue_again_by_submitit(
+    engine: SlurmEngine, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = tmp_path / "calls"
+    step = partial(engine_jobs.make_slowly_the_first_time, calls=calls)
+    preempted = Job("preempted", (task("p"),), step)
+
+    def preempt() -> None:
+        wait_until(lambda: len(lines(calls)) == 1)
+        # submitit asks Slurm for this signal before a preemption or the end of the time.
+        engine_jobs.send(signal.SIGUSR2, lines(calls)[0])
+
+    preemptor = threading.Thread(target=preempt)
+    preemptor.start()
+    assert engine.run([preempted]) == []
+    preemptor.join()
+    assert len(lines(calls)) == 2
+    assert caplog.text.count("preempted: started") == 2
+    assert "tried again" not in caplog.text
+    assert text(store, "p") == "p"
+
+
+def test_a_machine_that_cannot_submit_is_refused(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="needs the command sbatch, which is not here"):
+        SlurmEngine(store, tmp_path, workers=2)
+
+
+@pytest.mark.slow
+def test_a_benchmark_has_the_same_bytes_as_on_one_machine(
+    write_protocol: WriteProtocol, tmp_path: Path
+) -> None:
+    sonobench.run(write_protocol(), tmp_path / "local", workers=1)
+    protocol = write_protocol(resources={"slurm_executor": "local"})
+    run = sonobench.run(protocol, tmp_path / "slurm", workers=2, engine="slurm")
+    assert run.failures == ()
+    for file in ("results.csv", "predictions/pixel_stats__linear_probe.parquet"):
+        assert (tmp_path / "slurm" / file).read_bytes() == (tmp_path / "local" / file).read_bytes()

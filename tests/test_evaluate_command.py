@@ -1,0 +1,189 @@
+"""`sonobench evaluate FILE`: predictions made elsewhere, and what is wrong with a file."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score
+from typer.testing import CliRunner
+
+from sonobench.cli import app
+
+CLASSES = ("brain", "femur", "other")
+runner = CliRunner()
+
+
+def table() -> pd.DataFrame:
+    """16 subjects, an image of each class, two encoders, two folds."""
+    rows = [
+        {"encoder": encoder, "fold": fold, "subject_id": f"p{subject:02d}", "label": label}
+        | {"image_id": f"p{subject:02d}_{label}", "site": f"centre {subject % 2}"}
+        for encoder in ("mine", "yours")
+        for fold in range(2)
+        for subject in range(16)
+        for label in CLASSES
+    ]
+    return pd.DataFrame(rows)
+
+
+def logits(rows: pd.DataFrame) -> np.ndarray:
+    values = np.random.default_rng(0).normal(size=(len(rows), 3))
+    values[np.arange(len(rows)), rows["label"].map(CLASSES.index)] += 1
+    return values
+
+
+def with_logits() -> pd.DataFrame:
+    rows = table()
+    columns = [f"logit[{name}]" for name in CLASSES]
+    return rows.join(pd.DataFrame(logits(rows), columns=columns))
+
+
+def with_probabilities() -> pd.DataFrame:
+    rows = table()
+    powers = np.exp(logits(rows))
+    columns = [f"probability[{name}]" for name in CLASSES]
+    return rows.join(pd.DataFrame(powers / powers.sum(1, keepdims=True), columns=columns))
+
+
+def with_classes() -> pd.DataFrame:
+    rows = table()
+    return rows.assign(predicted=[CLASSES[index] for index in logits(rows).argmax(1)])
+
+
+def evaluated(rows: pd.DataFrame, folder: Path, suffix: str = ".csv", *options: str) -> Path:
+    file = folder / f"predictions{suffix}"
+    if suffix == ".csv":
+        rows.to_csv(file, index=False)
+    else:
+        rows.to_parquet(file)
+    out = folder / "out"
+    made = runner.invoke(
+        app, ["evaluate", str(file), "--out", str(out), "--draws", "100", *options]
+    )
+    assert made.exit_code == 0, made.output
+    return out
+
+
+def refused(rows: pd.DataFrame, folder: Path, *words: str) -> None:
+    file = folder / "predictions.csv"
+    rows.to_csv(file, index=False)
+    made = runner.invoke(app, ["evaluate", str(file), "--draws", "100"])
+    assert made.exit_code == 2
+    for word in ("predictions.csv", *words):
+        assert word in made.output
+
+
+def main(out: Path) -> pd.DataFrame:
+    results = pd.read_csv(out / "results.csv")
+    chosen = (results["aggregate"] == "mean_of_folds") & (results["subgroup"] == "all")
+    chosen &= (results["images"] == "all") & (results["label_space"] == "open")
+    return results[chosen].set_index(["encoder", "metric"])
+
+
+def test_logits_give_the_same_tables_as_a_run(tmp_path: Path) -> None:
+    rows = with_logits()
+    out = evaluated(rows, tmp_path)
+    results = main(out)
+    assert {"macro_f1", "macro_auroc", "nll", "ece"} <= {metric for _, metric in results.index}
+    mine = rows[rows["encoder"] == "mine"]
+    said = [CLASSES[index] for index in logits(rows)[: len(mine)].argmax(1)]
+    by_fold = [
+        f1_score(mine["label"][own], np.array(said)[own], average="macro")
+        for own in (mine["fold"] == 0, mine["fold"] == 1)
+    ]
+    assert results.loc[("mine", "macro_f1"), "estimate"] == pytest.approx(np.mean(by_fold))
+    comparisons = pd.read_csv(out / "comparisons.csv")
+    assert set(comparisons["kind"]) == {"pair", "rank"}
+
+
+def test_probabilities_and_logits_of_the_same_models_agree(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    one = main(evaluated(with_logits(), tmp_path / "a"))
+    two = main(evaluated(with_probabilities(), tmp_path / "b"))
+    pd.testing.assert_series_equal(one["estimate"], two["estimate"], atol=1e-5)
+
+
+def test_predicted_classes_have_no_metrics_of_probabilities(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    results = main(evaluated(with_classes(), tmp_path / "a"))
+    metrics = {metric for _, metric in results.index}
+    assert not {"nll", "brier", "ece", "macro_auroc", "aurc"} & metrics
+    whole = main(evaluated(with_logits(), tmp_path / "b"))
+    pd.testing.assert_frame_equal(results, whole.loc[results.index])
+
+
+def test_the_absence_of_probabilities_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    with_classes().to_csv(file, index=False)
+    made = runner.invoke(app, ["evaluate", str(file), "--draws", "100"])
+    assert "no probabilities in the file" in made.output
+
+
+def test_parquet_may_hold_a_list_an_image(tmp_path: Path) -> None:
+    rows = table().assign(logits=list(logits(table())))
+    out = evaluated(rows, tmp_path, ".parquet", "--classes", ",".join(CLASSES))
+    assert ("mine", "macro_auroc") in main(out).index
+
+
+def test_rows_of_role_test_are_in_domain_and_validation_rows_calibrate(tmp_path: Path) -> None:
+    rows = with_logits()
+    patient = rows["subject_id"].str[1:].astype(int)
+    rows = rows.assign(role=np.where(patient < 5, "validation", "test"), dataset="home")
+    results = pd.read_csv(evaluated(rows, tmp_path) / "results.csv")
+    assert set(results["evaluation"]) == {"in_domain"}
+    assert set(results["calibration"]) == {"none", "temperature"}
+    assert (tmp_path / "out" / "temperatures.csv").is_file()
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    refused(with_logits().drop(columns="subject_id"), tmp_path, "missing: subject_id")
+
+
+def test_a_row_without_a_label_is_named_by_its_line(tmp_path: Path) -> None:
+    rows = with_logits()
+    rows.loc[4, "label"] = None
+    refused(rows, tmp_path, "line 6", "no label")
+
+
+def test_a_file_without_any_output_says_what_is_expected(tmp_path: Path) -> None:
+    refused(table(), tmp_path, "logit[CLASS]", "none of them")
+
+
+def test_probabilities_that_do_not_sum_to_1_are_refused(tmp_path: Path) -> None:
+    rows = with_probabilities()
+    rows.loc[2, "probability[femur]"] = 0.9999
+    refused(rows, tmp_path, "line 4", "sum to 1")
+
+
+def test_a_text_in_place_of_a_logit_is_refused(tmp_path: Path) -> None:
+    rows = with_logits().astype({"logit[femur]": object})
+    rows.loc[7, "logit[femur]"] = "high"
+    refused(rows, tmp_path, "line 9", "finite number")
+
+
+def test_a_label_that_no_logit_has_is_refused(tmp_path: Path) -> None:
+    rows = with_logits()
+    rows.loc[0, "label"] = "thorax"
+    refused(rows, tmp_path, "line 2", "'thorax'")
+
+
+def test_an_image_twice_is_refused(tmp_path: Path) -> None:
+    rows = with_logits()
+    refused(pd.concat([rows, rows.iloc[[3]]]), tmp_path, "stands there twice", "fold 0")
+
+
+def test_an_image_of_two_subjects_is_refused(tmp_path: Path) -> None:
+    rows = with_logits()
+    rows.loc[rows["encoder"] == "yours", "subject_id"] = "p99"
+    refused(rows, tmp_path, "another dataset, subject, label or attribute")
+
+
+def test_a_model_without_some_image_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    with_logits().iloc[1:].to_csv(file, index=False)
+    made = runner.invoke(app, ["evaluate", str(file), "--draws", "100"])
+    assert made.exit_code == 2
+    assert "no prediction, though another model has one" in made.output

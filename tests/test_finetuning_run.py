@@ -1,0 +1,114 @@
+"""A benchmark with fine-tuning on tiny real hospitals: what it leaves, and how it goes on."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hospitals import WriteProtocol
+
+import sonobench
+from sonobench.cli.tensorboard import write_tensorboard
+from sonobench.protocol import ProtocolError
+from sonobench.tables import PREDICTIONS, read_table
+
+# timm's smallest network for tests.
+NETWORK = "random:timm:test_efficientnet"
+SHORT = {"epochs": 2, "batch_size": 4, "micro_batch": 4, "warmup_epochs": 0}
+
+run_tiny = partial(sonobench.run, workers=1)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+def test_every_fold_is_trained_chosen_and_predicted_once(
+    write_protocol: WriteProtocol, out: Path
+) -> None:
+    run = run_tiny(write_protocol(encoders=[NETWORK], adaptations={"full_finetune": SHORT}), out)
+    (file,) = (out / "predictions").glob("random_timm*__full_finetune.parquet")
+    rows = read_table(file, PREDICTIONS)
+    assert set(rows["role"]) == {"validation", "test", "external"}
+    # Of 30 images at home 9 are tested; all 12 abroad.
+    sizes = rows.groupby(["fold", "role"]).size().unstack()
+    assert sizes[["external", "test"]].to_numpy().tolist() == [[12, 9], [12, 9]]
+    assert np.isfinite(np.stack(rows["logits"].tolist())).all()
+    history = pd.read_parquet(out / "diagnostics" / "finetune.parquet")
+    assert history.groupby("fold")["best"].sum().tolist() == [1, 1]
+    assert history.groupby("fold").size().tolist() == [2, 2]
+    assert "full_finetune" in set(run.results["adaptation"])
+
+
+def test_a_second_run_trains_nothing(write_protocol: WriteProtocol, out: Path) -> None:
+    protocol = write_protocol(encoders=[NETWORK], adaptations={"full_finetune": SHORT})
+    run_tiny(protocol, out)
+    files = sorted((out / "predictions").iterdir())
+    before = [file.read_bytes() for file in files]
+    trained = {file: file.stat().st_mtime_ns for file in (out / "store").glob("full_f*/*/*/*")}
+    run_tiny(protocol, out)
+    assert [file.read_bytes() for file in files] == before
+    assert {file: file.stat().st_mtime_ns for file in trained} == trained
+
+
+def test_a_model_that_diverges_has_no_numbers_and_says_why(
+    write_protocol: WriteProtocol, out: Path
+) -> None:
+    wild = SHORT | {"learning_rate": 1e30, "gradient_clip": None}
+    run = run_tiny(
+        write_protocol(
+            encoders=[NETWORK, {"name": NETWORK, "label": "fine", "adaptations": ["lora"]}],
+            adaptations={"full_finetune": wild, "lora": SHORT, "linear_probe": None},
+        ),
+        out,
+    )
+    history = pd.read_parquet(out / "diagnostics" / "finetune.parquet")
+    status = history.groupby(["encoder", "adaptation"])["status"].unique().map(list)
+    assert status[NETWORK, "full_finetune"] == ["diverged"]
+    assert history.query("status == 'diverged'")["status_reason"].str.len().min() > 0
+    assert "full_finetune" not in set(run.results["adaptation"])
+    # The others are not touched by it; an encoder gets what it asks for, or all.
+    assert set(history.loc[history["encoder"] == "fine", "adaptation"]) == {"lora"}
+    trained = json.loads((out / "manifest.json").read_text())["trained"]
+    assert {"encoder": NETWORK, "adaptation": "full_finetune"} not in trained
+    assert {"encoder": NETWORK, "adaptation": "lora"} in trained
+    assert list(out.glob("predictions/*full_finetune*")) == []
+
+
+def test_learning_rates_are_tried_on_the_first_fold_and_the_best_is_used_for_all(
+    write_protocol: WriteProtocol, out: Path
+) -> None:
+    searched = SHORT | {"learning_rate_search": [1e-3, 1e30], "gradient_clip": None}
+    run_tiny(write_protocol(encoders=[NETWORK], adaptations={"head_only": searched}), out)
+    search = pd.read_parquet(out / "diagnostics" / "learning_rate_search.parquet")
+    assert search["learning_rate"].tolist() == [1e-3, 1e30]
+    assert search["chosen"].tolist() == [True, False]
+    history = pd.read_parquet(out / "diagnostics" / "finetune.parquet")
+    assert history["learning_rate"].max() <= 1e-3
+    # What was tried has predicted validation images only.
+    for file in (out / "store" / "head_only_trial").glob("*/*/predictions.parquet"):
+        assert set(pd.read_parquet(file).get("role", [])) <= {"validation"}
+
+
+def test_curves_are_written_for_tensorboard(tmp_path: Path) -> None:
+    (tmp_path / "diagnostics").mkdir()
+    model = {"encoder": "timm:small", "adaptation": "lora", "seed": 0}
+    figures = dict.fromkeys(
+        ("learning_rate", "train_loss", "validation_nll", "validation_macro_f1"), 0.5
+    )
+    rows = [{**model, "fold": fold, "epoch": 0, **figures} for fold in (0, 1)]
+    pd.DataFrame(rows).to_parquet(tmp_path / "diagnostics" / "finetune.parquet")
+    written = write_tensorboard(tmp_path)
+    assert written is not None
+    assert len(list(written.rglob("events.*"))) == 2
+
+
+def test_an_adaptation_that_the_protocol_does_not_run_is_refused(
+    write_protocol: WriteProtocol, out: Path
+) -> None:
+    protocol = write_protocol(encoders=[{"name": NETWORK, "adaptations": ["lora"]}])
+    with pytest.raises(ProtocolError, match="asks for 'lora', which is not among"):
+        run_tiny(protocol, out)
