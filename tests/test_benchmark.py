@@ -53,7 +53,7 @@ def test_a_run_leaves_every_table_of_the_design(write_protocol: WriteProtocol, o
     for name in ("results.csv", "report.html", "audit.json", "manifest.json", "log.txt"):
         assert (out / name).stat().st_size > 0
     assert (out / "diagnostics" / "certificates" / "pixel_stats.json").is_file()
-    assert len(list((out / "diagnostics" / "thumbnails").glob("*.png"))) > 0
+    assert len(list((out / "diagnostics" / "thumbnails").glob("*.webp"))) > 0
 
 
 def test_the_resolved_protocol_carries_its_hash_and_runs_again(

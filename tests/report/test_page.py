@@ -322,6 +322,7 @@ def test_every_figure_has_a_title_and_a_line_that_explains_it(plain_run):
         assert 60 < len(figure.says) < 260
         for panel in figure.panels:
             assert panel.title
+            panel.chart.to_dict()  # altair holds it against the schema of Vega-Lite
 
 
 def test_the_random_twin_is_not_called_suspect(plain):

@@ -62,7 +62,9 @@ class Figure:
     def specs(self) -> dict[str, dict[str, Any]]:
         """Vega-Lite of every panel by its place in the page, as wide as there is room."""
         return {
-            f"{self.name}-{position}": panel.chart.properties(width="container").to_dict()
+            f"{self.name}-{position}": panel.chart.properties(width="container").to_dict(
+                validate=False
+            )
             for position, panel in enumerate(self.panels)
         }
 
@@ -87,7 +89,9 @@ def files(figure: Figure, stems: Sequence[str]) -> Iterator[tuple[str, bytes]]:
             spacing=36,
             title=alt.Title(title, subtitle=_lines(figure.says), anchor="start", offset=14),
         ).resolve_scale(color="shared", shape="shared", strokeDash="shared", size="shared")
-        spec = whole.configure(**theme(dark=False) | {"background": "white"}).to_dict()
+        spec = whole.configure(**theme(dark=False) | {"background": "white"}).to_dict(
+            validate=False
+        )
         name = figure.name + stem
         svg = _same_ids(vl_convert.vegalite_to_svg(spec))
         yield f"{name}.svg", svg.encode()
