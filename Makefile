@@ -1,5 +1,6 @@
 # make demo   install and run the demo: synthetic cohorts, shipped weights, a report
-# make test   the test suite
+# make test   the test suite, without what takes minutes
+# make slow   tests that take longer: whole encoders, Ray, Slurm, chaos
 # make lint   formatting, lint, types, import contract
 # make bench  benchmarks, as JSON
 
@@ -8,13 +9,16 @@ BIN := .venv/bin
 # The environment is renewed only when what it is made from has changed.
 STAMP := .venv/installed-$(shell cat pyproject.toml constraints.txt | sha256sum | cut -c 1-16)
 
-.PHONY: demo test lint bench
+.PHONY: demo test slow lint bench
 
 demo: $(STAMP)
 	$(BIN)/sonobench demo --out runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not slow'
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'slow and not realdata'
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

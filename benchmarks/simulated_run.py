@@ -340,6 +340,7 @@ def _search(encoders: Sequence[str]) -> pd.DataFrame:
                 "encoder": encoder,
                 "adaptation": "full_finetune",
                 "seed": 0,
+                "fold": 0,
                 "learning_rate": rate,
                 "validation_macro_f1": 0.9 - abs(np.log10(rate / 1e-4)) / 10,
                 "validation_nll": 0.4,

@@ -10,7 +10,17 @@ import pytest
 from hospitals import WriteProtocol
 from test_cli import call
 
-from sonobench.engine import Job, LocalEngine, Progress, Store, Task, list_as_json
+from sonobench.engine import (
+    Job,
+    LocalEngine,
+    Progress,
+    Store,
+    Task,
+    TaskName,
+    garbage,
+    list_as_json,
+    remove,
+)
 
 TASKS = tuple(Task("text", 1, {"name": name}) for name in ("kept", "other"))
 
@@ -165,6 +175,30 @@ def test_gc_leaves_what_a_process_is_at(run: Path) -> None:
         call("store", "gc", run, "--delete")
         assert scratch.is_dir()
         assert store.is_claimed(missing)
+
+
+def test_gc_leaves_what_a_process_has_begun_with_since_it_was_listed(run: Path) -> None:
+    store = Store(run / "store")
+    begun = Task("text", 1, {"name": "begun"})
+    (store.scratch(begun) / "last.pt").touch()
+    (damaged := artefact(run, TASKS[1]) / "content").write_bytes(b"")
+    store = Store(run / "store")
+    listed = list(garbage(store, {TaskName("text", TASKS[0].key)}))
+    assert {piece.path.parent.name for piece in listed} >= {"scratch", TASKS[1].key[:2]}
+    damaged.write_bytes(bytes(1))
+    with Store(run / "store").claim([begun]):
+        for piece in listed:
+            remove(store, piece)
+        assert (store.scratch(begun) / "last.pt").exists()
+        assert store.is_claimed(begun)
+    assert artefact(run, TASKS[1]).is_dir()
+
+
+def test_gc_leaves_what_a_damaged_artefacts_task_goes_on_from(run: Path) -> None:
+    (artefact(run, TASKS[1]) / "content").write_bytes(b"")
+    (Store(run / "store").scratch(TASKS[1]) / "last.pt").touch()
+    call("store", "gc", run, "--delete")
+    assert (Store(run / "store").scratch(TASKS[1]) / "last.pt").exists()
 
 
 def test_gc_takes_another_hosts_leftovers_after_a_day(run: Path) -> None:

@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 import sonobench
 from sonobench.benchmark import report
 from sonobench.cli import app
+from sonobench.engine import Store, Task
 from sonobench.evaluation.runs import kendall_tau
-from sonobench.protocol import LabelEfficiency, ProtocolError
+from sonobench.protocol import LabelEfficiency, ProtocolError, load_protocol
+from sonobench.run_tables import read_fewer_patients, write_fewer_patients
 from sonobench.steps import splits_of_fewer
 
 run_tiny = partial(sonobench.run, workers=1)
@@ -146,6 +148,31 @@ def test_smaller_numbers_of_patients_are_among_larger_ones_and_have_every_class(
         assert subjects < many[fold]
         assert set().union(*labels[list(subjects)]) == {"a", "b", "c"}
     assert len({frozenset(subjects) for subjects in many.values()}) > 1
+
+
+def test_an_encoder_that_failed_takes_no_other_encoder_from_the_curve(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    done, failed = (Task("label_efficiency", 1, {"encoder": name}) for name in ("done", "failed"))
+    rows = pd.DataFrame(
+        {
+            "image_id": ["i0"],
+            "dataset": ["home"],
+            "subject_id": ["s0"],
+            "label": ["Other"],
+            "role": ["test"],
+            "fold": [0],
+            "seed": [0],
+        }
+    )
+    protocol = load_protocol("demo")
+    with store.write(done) as folder:
+        rows.assign(logits=pd.Series([[0.0] * len(protocol.classes)])).to_parquet(
+            folder / "predictions.parquet"
+        )
+    write_fewer_patients(tmp_path, store, {("net", 5): done, ("broken", 5): failed}, protocol)
+    ((patients, predictions),) = read_fewer_patients(tmp_path, protocol)
+    assert patients == 5
+    assert predictions["encoder"].tolist() == ["net"]
 
 
 @pytest.mark.parametrize(("patients", "reason"), [(13, "more than fold 0"), (1, "too few")])

@@ -187,3 +187,58 @@ def test_a_model_without_some_image_is_refused(tmp_path: Path) -> None:
     made = runner.invoke(app, ["evaluate", str(file), "--draws", "100"])
     assert made.exit_code == 2
     assert "no prediction, though another model has one" in made.output
+
+
+def test_a_number_written_as_a_site_is_its_name(tmp_path: Path) -> None:
+    rows = with_classes().assign(site=lambda rows: rows["subject_id"].str[1:].astype(int) % 2)
+    found = pd.read_csv(evaluated(rows, tmp_path, ".parquet") / "subgroups.csv", dtype=str)
+    assert set(found["value"]) == {"0", "1"}
+
+
+def test_test_images_in_one_fold_each_are_those_of_a_cross_validation(tmp_path: Path) -> None:
+    rows = with_classes().assign(role="test")
+    own_fold = rows["subject_id"].str[1:].astype(int) % 2 == rows["fold"]
+    results = pd.read_csv(evaluated(rows[own_fold], tmp_path) / "results.csv")
+    mine = rows[own_fold & (rows["encoder"] == "mine")]
+    by_fold = [
+        f1_score(fold["label"], fold["predicted"], average="macro")
+        for _, fold in mine.groupby("fold")
+    ]
+    chosen = results[(results["encoder"] == "mine") & (results["metric"] == "macro_f1")]
+    assert chosen["estimate"].iloc[0] == pytest.approx(np.mean(by_fold))
+
+
+@pytest.mark.parametrize("fold", ["first", None, np.inf, 0.5])
+def test_a_fold_that_is_no_whole_number_is_refused(tmp_path: Path, fold: object) -> None:
+    rows = with_classes().assign(fold=[0, 0, 0, fold] + [0] * 188)
+    refused(rows, tmp_path, "line 5", "expected a whole number as fold")
+
+
+def test_a_file_of_a_single_class_is_refused(tmp_path: Path) -> None:
+    rows = (
+        table()
+        .assign(label="brain", predicted="brain")
+        .drop_duplicates(["encoder", "fold", "subject_id"])
+    )
+    refused(rows, tmp_path, "expected two or more different names")
+
+
+def test_a_dataset_that_is_both_at_home_and_external_is_refused(tmp_path: Path) -> None:
+    rows = with_classes().assign(role=["test", "external"] * 96)
+    refused(rows, tmp_path, "'images' has rows of role test and rows of role external")
+
+
+def test_classes_that_are_not_those_of_the_columns_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    with_logits().to_csv(file, index=False)
+    made = runner.invoke(app, ["evaluate", str(file), "--classes", "brain,femur"])
+    assert made.exit_code == 2
+    assert "of the classes brain, femur; found those of brain, femur, other" in made.output
+
+
+def test_a_class_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    with_classes().to_csv(file, index=False)
+    made = runner.invoke(app, ["evaluate", str(file), "--classes", "brain,femur,other,brain"])
+    assert made.exit_code == 2
+    assert "expected different classes" in made.output

@@ -3,15 +3,23 @@
 import json
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pytest
 from hospitals import WriteProtocol
+from pydantic import ValidationError
 
 import sonobench
+from sonobench.benchmark import geometries
 from sonobench.cli.tensorboard import write_tensorboard
-from sonobench.protocol import ProtocolError
+from sonobench.datasets import load_cohort, make_splits
+from sonobench.engine import Job, Task
+from sonobench.jobs import _asked
+from sonobench.preparation import find_encoders
+from sonobench.protocol import Dataset, Lora, ProtocolError, Split, load_protocol
+from sonobench.steps.finetuning import _searched_fold
 from sonobench.tables import PREDICTIONS, read_table
 
 # timm's smallest network for tests.
@@ -91,6 +99,53 @@ def test_learning_rates_are_tried_on_the_first_fold_and_the_best_is_used_for_all
     # What was tried has predicted validation images only.
     for file in (out / "store" / "head_only_trial").glob("*/*/predictions.parquet"):
         assert set(pd.read_parquet(file).get("role", [])) <= {"validation"}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "searched"), [("official_test", [0, 0]), ("cross_validation", [0, 1])]
+)
+def test_no_patient_that_a_fold_tests_on_chooses_its_learning_rate(
+    hospitals: Path, scheme: Literal["official_test", "cross_validation"], searched: list[int]
+) -> None:
+    samples = load_cohort(
+        Dataset(loader="manifest", name="home", path="home/manifest.csv"), hospitals
+    )
+    samples = samples.samples.assign(subject_id=lambda table: table["patient_id"])
+    splits = make_splits(samples, "home", Split(scheme=scheme, folds=2))
+    assert [_searched_fold(splits, fold) for fold in (0, 1)] == searched
+
+
+def test_source_images_alone_are_decoded_at_the_size_for_training(
+    write_protocol: WriteProtocol, hospitals: Path
+) -> None:
+    protocol = load_protocol(write_protocol(encoders=[NETWORK], adaptations={"lora": SHORT}))
+    members, _ = find_encoders(protocol, hospitals)
+    needed = geometries(protocol, members)
+    exact = members[0].geometry
+    assert exact is not None
+    assert exact.for_training() in needed["home"]
+    assert exact.for_training() not in needed["abroad"]
+    assert exact in needed["abroad"]
+
+
+@pytest.mark.parametrize(("devices", "share", "gpus"), [(1, 0.5, 0.5), (1, 1, 1), (2, 0.5, 2)])
+def test_a_fine_tuning_asks_for_a_share_or_for_all_of_its_devices(
+    write_protocol: WriteProtocol, hospitals: Path, devices: int, share: float, gpus: float
+) -> None:
+    file = write_protocol(
+        adaptations={"lora": SHORT | {"devices": devices, "precision": "fp32"}},
+        resources={"finetuning": {"gpus": share}},
+        numerics={"backend": "cuda", "threads_per_task": 3},
+    )
+    job = Job("fold", (Task("lora", 1, {}),), print)
+    asked = _asked(job, load_protocol(file))
+    assert asked.gpus == gpus
+    assert asked.cpus == 3 * devices
+
+
+def test_more_devices_than_images_of_a_micro_batch_are_refused() -> None:
+    with pytest.raises(ValidationError, match="8 devices cannot share micro-batches of 4 images"):
+        Lora(**SHORT, devices=8)
 
 
 def test_curves_are_written_for_tensorboard(tmp_path: Path) -> None:

@@ -321,15 +321,18 @@ def report(folder: Path) -> Evaluation:
     return evaluation
 
 
-def geometries(protocol: Protocol, members: Sequence[Member]) -> list[Geometry]:
-    """Every geometry that a run needs, the thumbnails' last."""
-    needed = []
-    for member in members:
-        if member.geometry is not None:
-            needed.append(member.geometry)
-            if member.trainings(protocol):
-                needed.append(member.geometry.for_training())
-    return list(dict.fromkeys([*needed, steps.THUMBNAIL]))
+def geometries(protocol: Protocol, members: Sequence[Member]) -> dict[str, list[Geometry]]:
+    """Every geometry that a run needs of each cohort, the thumbnails' last."""
+    source, needed = protocol.source.name, dict[str, list[Geometry]]()
+    for name in (source, *(dataset.name for dataset in protocol.external)):
+        wanted = []
+        for member in members:
+            if member.geometry is not None:
+                wanted.append(member.geometry)
+                if name == source and member.trainings(protocol):
+                    wanted.append(member.geometry.for_training())
+        needed[name] = list(dict.fromkeys([*wanted, steps.THUMBNAIL]))
+    return needed
 
 
 def _with_backend(protocol: Protocol, device: str, *, here: bool) -> Protocol:
@@ -339,7 +342,10 @@ def _with_backend(protocol: Protocol, device: str, *, here: bool) -> Protocol:
     if backend == "cuda" and here and not torch.cuda.is_available():
         raise ProtocolError("the device is cuda, and this machine has none; use --device cpu")
     numerics = protocol.numerics.model_copy(update={"backend": backend})
-    has_bf16 = backend == "cuda" and (not here or torch.cuda.is_bf16_supported())
+    # What other machines have is not known here; what lacks bf16 will say so.
+    has_bf16 = backend == "cuda" and (
+        not here or torch.cuda.is_bf16_supported(including_emulation=False)
+    )
     adaptations = protocol.adaptations.with_precision("bf16" if has_bf16 else "fp32")
     return protocol.model_copy(update={"numerics": numerics, "adaptations": adaptations})
 

@@ -54,7 +54,7 @@ def _audit_images(
     protocol: Protocol, cohorts: list[Cohort], engine: LocalEngine, store: Store
 ) -> dict[str, Any]:
     files, left_out = hash_files(cohorts, "leave_out")
-    samples, _, unread = decode(files, [], engine, store, "leave_out")
+    samples, _, unread = decode(files, dict.fromkeys(files, ()), engine, store, "leave_out")
     samples["subject_id"] = merge_subjects(samples)
     source = protocol.source.name
     splits, further = None, []

@@ -1,7 +1,7 @@
 """What a run would do, need and take, without doing it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from rich.console import Console
@@ -49,9 +49,13 @@ def dry_run(plan: Plan, console: Console) -> None:
     console.print(f"protocol {plan.protocol.name} → {plan.out}, store {store.root}", markup=False)
     table = Table("step", "tasks", "done", "to do", "disk", "time")
     packs = [steps.index_task(found.hashes) for found in files.values()]
-    packs += [steps.pack_task(found.hashes, g) for found in files.values() for g in needed]
+    packs += [
+        steps.pack_task(found.hashes, geometry)
+        for name, found in files.items()
+        for geometry in needed[name]
+    ]
     decoded = sum(store.has(task) for task in packs)
-    seconds, pixel_bytes = _time_decoding(list(files.values()), needed)
+    seconds, pixel_bytes = _time_decoding(files, needed)
     left = 1 - decoded / len(packs)
     _row(table, f"decode {total:,} images", len(packs), decoded, pixel_bytes * left, seconds * left)
 
@@ -111,9 +115,11 @@ def _row(
     table.add_row(name, *known, f"{disk / 2**20:,.0f} MiB", f"{seconds:,.0f} s")
 
 
-def _time_decoding(files: Sequence[Files], needed: Sequence[Geometry]) -> tuple[float, float]:
+def _time_decoding(
+    files: Mapping[str, Files], needed: Mapping[str, Sequence[Geometry]]
+) -> tuple[float, float]:
     seconds = size = 0.0
-    for found in files:
+    for name, found in files.items():
         paths = found.cohort.files()
         sampled = paths[:: max(1, len(paths) // _SAMPLED_FILES)]
         start, taken = time.perf_counter(), 0
@@ -122,7 +128,7 @@ def _time_decoding(files: Sequence[Files], needed: Sequence[Geometry]) -> tuple[
                 decoded = decode(path)
             except UnreadableImage:
                 continue
-            taken += sum(geometry.render(decoded.pixels).nbytes for geometry in needed)
+            taken += sum(geometry.render(decoded.pixels).nbytes for geometry in needed[name])
         share = len(paths) / len(sampled)
         seconds += (time.perf_counter() - start) * share
         size += taken * share

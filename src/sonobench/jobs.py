@@ -176,12 +176,13 @@ def _asked(job: Job, protocol: Protocol) -> Resources:
         "majority_class": Limits(gpus=0),
     }.get(job.kind, asked.probe)
     training = getattr(protocol.adaptations, trained, None)
-    gpus = limits.gpus
+    devices = 1
     if isinstance(training, Training):
-        limits = asked.finetuning
-        gpus = max(limits.gpus, training.devices)
+        limits, devices = asked.finetuning, training.devices
+    # Those that share a training have a whole device each, and a process of their own.
+    gpus = limits.gpus if devices == 1 else max(limits.gpus, devices)
     return Resources(
-        cpus=protocol.numerics.threads_per_task,
+        cpus=protocol.numerics.threads_per_task * devices,
         gpus=gpus if protocol.numerics.backend == "cuda" else 0.0,
         memory_gb=limits.memory_gb,
         hours=limits.hours,

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -222,12 +222,14 @@ def hash_files(cohorts: Sequence[Cohort], unreadable: str) -> tuple[dict[str, Fi
 def decode_and_divide(
     protocol: Protocol,
     files: dict[str, Files],
-    geometries: Sequence[Geometry],
+    geometries: Mapping[str, Sequence[Geometry]],
     engine: LocalEngine,
     store: Store,
     left_out: list[str],
 ) -> Data:
     """Decode all images once, merge subjects, refuse conflicts and make the splits.
+
+    `geometries` are those that each cohort is wanted under, by its name.
 
     Raises:
         DatasetError: unreadable images (unless they are left out), conflicting labels or roles,
@@ -257,7 +259,7 @@ def decode_and_divide(
 
 def decode(
     files: dict[str, Files],
-    geometries: Sequence[Geometry],
+    geometries: Mapping[str, Sequence[Geometry]],
     engine: LocalEngine,
     store: Store,
     unreadable: str,
@@ -272,7 +274,10 @@ def decode(
         DatasetError: images cannot be read and `unreadable` is stop.
     """
     threads = max(1, os.cpu_count() or 1)
-    jobs = [steps.decode_job(f.cohort, f.hashes, geometries, threads) for f in files.values()]
+    jobs = [
+        steps.decode_job(found.cohort, found.hashes, geometries[name], threads)
+        for name, found in files.items()
+    ]
     stop_on_failure(engine, jobs)
     tables, positions, left_out = [], {}, list[str]()
     for name, found in files.items():

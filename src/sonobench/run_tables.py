@@ -57,12 +57,11 @@ def write_fewer_patients(
 ) -> None:
     """Predictions of probes trained on fewer patients, in place of those of an earlier protocol.
 
-    A number of patients at which some encoder failed is left out.
+    Encoders that failed are left out.
     """
     shutil.rmtree(folder / _CURVE, ignore_errors=True)
-    failed = {patients for (_, patients), task in curve.items() if not store.has(task)}
     for (encoder, patients), task in curve.items():
-        if patients not in failed:
+        if store.has(task):
             rows = pd.read_parquet(store.folder(task) / "predictions.parquet")
             write_parquet(
                 rows.assign(encoder=encoder, adaptation="linear_probe"),

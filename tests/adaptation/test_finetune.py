@@ -1,5 +1,6 @@
 """Fine-tuning of one fold: what moves, what is chosen, how it goes on, and how it can end."""
 
+import importlib
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from sonobench.adaptation import (
 )
 from sonobench.adaptation.blocks import checkpoint_blocks
 from sonobench.adaptation.finetune import guessing_macro_f1
+from sonobench.adaptation.training import Fold, Labelled, _class_weights, fabric_for
 from sonobench.encoders import Encoder, EncoderCard, Preprocess
 from sonobench.images import Geometry, Pack, decode_all
 from sonobench.protocol import Augmentation, FullFinetune, HeadOnly, Lora, Training
@@ -176,6 +178,34 @@ def test_the_kept_weights_are_those_of_the_best_epoch(hospital: Hospital, tmp_pa
     assert best["validation_macro_f1"] == adapted.diagnostics["validation_macro_f1"].max()
 
 
+@pytest.mark.parametrize("warmup_epochs", [0, 0.3, 1, 3])
+def test_the_learning_rate_never_exceeds_its_highest(
+    hospital: Hospital, tmp_path: Path, warmup_epochs: float
+) -> None:
+    # Four steps an epoch; an odd share of an epoch ends between two steps.
+    used: list[float] = []
+    settings = full(epochs=1, warmup_epochs=warmup_epochs)
+    with pytest.MonkeyPatch.context() as patch:
+        step = torch.optim.AdamW.step
+
+        def watched(optimizer: torch.optim.AdamW, *arguments: Any) -> Any:
+            used.append(max(group["lr"] for group in optimizer.param_groups))
+            return step(optimizer, *arguments)
+
+        patch.setattr(torch.optim.AdamW, "step", watched)
+        finetune(hospital, tmp_path, settings)
+    assert len(used) == 4
+    assert max(used) <= settings.learning_rate * (1 + 1e-9)
+
+
+def test_a_class_without_training_images_has_no_weight(hospital: Hospital) -> None:
+    labels = np.array([0, 0, 0, 1])
+    part = Labelled(hospital.cohorts["home"].pack, np.arange(4), labels)
+    weights = _class_weights(Fold(part, part, 3, 0), full(class_weighting="balanced"))
+    # scikit-learn's "balanced": n / (classes that are there × images of the class).
+    assert weights.tolist() == pytest.approx([4 / (2 * 3), 4 / (2 * 1), 0])
+
+
 def test_training_ends_when_patience_does(hospital: Hospital, tmp_path: Path) -> None:
     # At a learning rate of nothing no epoch is better than the first.
     idle = full(epochs=9, patience=2, learning_rate=1e-30, selection="macro_f1")
@@ -215,37 +245,51 @@ def test_gradients_that_are_accumulated_are_those_of_the_whole_batch(
     np.testing.assert_allclose(*found, atol=1e-3)
 
 
-SHARED = """
-import sys
-from pathlib import Path
-import numpy as np
-sys.path.insert(0, sys.argv[1])
-from test_finetune import STILL, Hospital, encoder_without_dropout, finetune, full, logits
-if __name__ == "__main__":
-    folder = Path(sys.argv[2])
-    (folder / "images").mkdir()
-    (folder / "scratch").mkdir()
-    settings = full(devices=2, augmentation=STILL)
-    adapted = finetune(
-        Hospital(folder / "images"), folder / "scratch", settings, encoder_without_dropout
-    )
-    np.save(folder / "logits.npy", logits(adapted))
-"""
+class _WithThreads(nn.Module):
+    """Looks whether a process that shares a training computes as the one that started it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert not self.training or torch.get_num_threads() == 3
+        features: Tensor = self.network(images)
+        return features
+
+
+def encoder_with_threads() -> Encoder:
+    made = encoder_without_dropout()
+    return Encoder(_WithThreads(made.network), made.card)
 
 
 @pytest.mark.slow
 def test_two_devices_that_share_micro_batches_give_what_one_gives(
-    hospital: Hospital, tmp_path: Path
+    hospital: Hospital, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "alone").mkdir()
-    expected = finetune(
-        hospital, tmp_path / "alone", full(augmentation=STILL), encoder_without_dropout
-    )
-    script = tmp_path / "shared.py"
-    script.write_text(SHARED)
-    arguments = [str(Path(__file__).parent), str(tmp_path)]
-    subprocess.run([sys.executable, str(script), *arguments], check=True)
-    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), logits(expected), atol=1e-3)
+    # By the name under which other processes can import it.
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    importable = importlib.import_module("test_finetune")
+    # Also within a Slurm job, whose one task starts the processes itself.
+    for name in ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "fold")
+    for name in ("alone", "shared"):
+        (tmp_path / name).mkdir()
+    still = full(augmentation=STILL, epochs=2)
+    alone = finetune(hospital, tmp_path / "alone", still, encoder_without_dropout)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        shared = finetune(
+            hospital,
+            tmp_path / "shared",
+            still.model_copy(update={"devices": 2}),
+            importable.encoder_with_threads,
+        )
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(logits(shared), logits(alone), atol=1e-3)
 
 
 def test_no_test_image_influences_training(hospital: Hospital, tmp_path: Path) -> None:
@@ -325,6 +369,43 @@ def test_a_loss_that_is_not_finite_ends_it_without_predictions(
     assert set(adapted.diagnostics["status"]) == {"diverged"}
     assert "the loss is" in adapted.diagnostics["status_reason"].iloc[0]
     assert not adapted.diagnostics["best"].any()
+
+
+class _Overflowing(TinyNetwork):
+    """Its features of bright images are infinite once it is not in training."""
+
+    tested = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = super().forward(images)
+        return features * torch.inf if self.tested and not self.training else features
+
+
+def test_logits_of_test_images_that_are_not_finite_are_no_numbers(
+    hospital: Hospital, tmp_path: Path
+) -> None:
+    network = type("Overflowing", (_Overflowing,), {})
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        network.tested = text == "predicting"
+
+    encoder = partial(tiny_encoder, True, network)
+    adapted = finetune(hospital, tmp_path, full(epochs=1), encoder, on_note=note)
+    assert notes[-1] == "predicting"
+    assert adapted.predictions.empty
+    assert set(adapted.diagnostics["status"]) == {"diverged"}
+    assert not adapted.diagnostics["best"].any()
+
+
+def test_bf16_is_refused_where_a_device_only_emulates_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As CUDA devices before Ampere answer.
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation
+    )
+    with pytest.raises(TrainingError, match="this cuda device has no bf16"):
+        fabric_for(full(precision="bf16"), "cuda")
 
 
 def test_a_score_that_guessing_reaches_is_marked(hospital: Hospital, tmp_path: Path) -> None:
@@ -416,6 +497,23 @@ def test_then_micro_batches_shrink_where_there_are_no_batch_statistics(
     adapted = finetune(hospital, tmp_path, full(), limited(enough, batch_statistics=False))
     assert adapted.diagnostics["micro_batch"].max() < 4
     assert len(adapted.predictions) == 24
+
+
+class _SmallBatches(TinyNetwork):
+    """Has no memory for more than two images that are trained on."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and len(images) > 2:
+            raise torch.OutOfMemoryError
+        return super().forward(images)
+
+
+def test_also_where_they_are_frozen_as_they_are_then_of_no_batch(
+    hospital: Hospital, tmp_path: Path
+) -> None:
+    small = partial(tiny_encoder, True, _SmallBatches)
+    adapted = finetune(hospital, tmp_path, HeadOnly(**SHORT), small)
+    assert set(adapted.diagnostics["micro_batch"]) == {2}
 
 
 def test_with_batch_statistics_it_ends_with_a_micro_batch_that_fits(

@@ -104,6 +104,11 @@ def tell_the_devices(tasks: Sequence[Task], store: Store, progress: Progress) ->
         time.sleep(0.5)
 
 
+def tell_the_process(tasks: Sequence[Task], store: Store, progress: Progress) -> None:
+    with store.write(tasks[0]) as folder:
+        (folder / "name.txt").write_text(str(os.getpid()))
+
+
 def start_a_child_and_sleep(
     tasks: Sequence[Task], store: Store, progress: Progress, *, processes: Path
 ) -> None:

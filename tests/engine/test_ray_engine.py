@@ -25,14 +25,15 @@ cluster_utils = pytest.importorskip("ray.cluster_utils")
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Three nodes: a head with one CPU, two others with two each."""
+    """Three nodes: a head without CPUs, and two others with one each."""
     # Neither statistics to Ray's makers nor a word to the network.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     memory = 100 << 20
-    head = {"num_cpus": 1, "object_store_memory": memory, "include_dashboard": False}
+    head = {"num_cpus": 0, "object_store_memory": memory, "include_dashboard": False}
     made = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     for _ in range(2):
-        made.add_node(num_cpus=2, object_store_memory=memory)
+        # Ray takes the word of who starts it for a device.
+        made.add_node(num_cpus=1, num_gpus=1, object_store_memory=memory)
     # Connected once for all tests: what an engine finds connected it leaves so.
     ray.init(address=made.address, log_to_driver=False)
     yield made
@@ -88,13 +89,30 @@ def test_a_job_that_kills_every_process_fails_in_the_end(engine: RayEngine) -> N
     assert "WorkerCrashedError" in failure.error
 
 
+def test_jobs_with_devices_have_processes_of_their_own(
+    cluster: Any, engine: RayEngine, store: Store
+) -> None:
+    # A process that has used one device stays with it, whichever it is given next.
+    jobs = [
+        Job(
+            name,
+            (task(name),),
+            engine_jobs.tell_the_process,
+            needs=needs,
+            resources=Resources(gpus=0.5),
+        )
+        for name, needs in (("one", ()), ("two", (task("one"),)), ("three", (task("two"),)))
+    ]
+    assert engine.run(jobs) == []
+    assert len({text(store, name) for name in ("one", "two", "three")}) == 3
+
+
 def test_what_a_lost_machine_was_at_is_made_on_another(
     cluster: Any, engine: RayEngine, store: Store, tmp_path: Path
 ) -> None:
     calls = tmp_path / "calls"
     step = partial(engine_jobs.sleep_on_ray, calls=calls)
-    # Only the two that are not the head have as many CPUs.
-    job = Job("sleeper", (task("a"),), step, resources=Resources(cpus=2))
+    job = Job("sleeper", (task("a"),), step)
 
     def lose() -> None:
         wait_until(lambda: len(lines(calls)) == 1)
@@ -128,7 +146,7 @@ def test_an_address_where_nobody_listens_is_refused(tmp_path: Path) -> None:
 def test_a_benchmark_has_the_same_bytes_as_on_one_machine(
     cluster: Any, write_protocol: WriteProtocol, tmp_path: Path
 ) -> None:
-    protocol = write_protocol()
+    protocol = write_protocol(external=[])
     sonobench.run(protocol, tmp_path / "local", workers=1)
     run = sonobench.run(protocol, tmp_path / "ray", engine="ray", ray_address=cluster.address)
     assert run.failures == ()

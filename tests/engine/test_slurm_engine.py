@@ -1,5 +1,6 @@
 """Jobs through submitit, by its executor of processes on this machine."""
 
+import os
 import signal
 import threading
 from functools import partial
@@ -88,12 +89,30 @@ def test_a_machine_that_cannot_submit_is_refused(store: Store, tmp_path: Path) -
         SlurmEngine(store, tmp_path, workers=2)
 
 
+def test_what_slurm_refuses_fails_alone(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command in ("sbatch", "srun"):
+        program = tmp_path / "bin" / command
+        program.parent.mkdir(exist_ok=True)
+        program.write_text("#!/bin/sh\necho 'Invalid partition specified' >&2\nexit 1\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    unsendable = Job("unsendable", (task("x"),), lambda tasks, store, progress: None)
+    jobs = [Job("refused", (task("a"),), engine_jobs.make_nothing), unsendable]
+    failures = SlurmEngine(store, tmp_path / "slurm", workers=2).run(jobs)
+    errors = {failure.job: failure.error for failure in failures}
+    assert "Invalid partition specified" in errors["refused"]
+    assert "cannot be sent" in errors["unsendable"]
+
+
 @pytest.mark.slow
 def test_a_benchmark_has_the_same_bytes_as_on_one_machine(
     write_protocol: WriteProtocol, tmp_path: Path
 ) -> None:
-    sonobench.run(write_protocol(), tmp_path / "local", workers=1)
-    protocol = write_protocol(resources={"slurm_executor": "local"})
+    # Every job is a process that imports everything: few of them.
+    sonobench.run(write_protocol(external=[]), tmp_path / "local", workers=1)
+    protocol = write_protocol(external=[], resources={"slurm_executor": "local"})
     run = sonobench.run(protocol, tmp_path / "slurm", workers=2, engine="slurm")
     assert run.failures == ()
     for file in ("results.csv", "predictions/pixel_stats__linear_probe.parquet"):

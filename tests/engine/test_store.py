@@ -173,7 +173,7 @@ def test_a_damaged_artefact_counts_as_missing_and_is_made_anew(
         later.folder(TASK)
     folder = write(later, "new")
     assert (folder / "parts" / "a.txt").read_text() == "new"
-    assert "replaced the damaged artefact" in caplog.text
+    assert "removed the damaged artefact" in caplog.text
 
 
 def test_damage_that_keeps_the_size_is_found_by_reading_everything(store: Store) -> None:

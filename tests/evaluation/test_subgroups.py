@@ -103,13 +103,22 @@ def test_an_attribute_of_one_class_has_that_class_recall_alone() -> None:
     assert "macro_f1" not in thalamic.index
 
 
-def test_values_on_nearly_the_same_images_are_confounded() -> None:
+def test_a_subgroup_is_confounded_with_what_its_images_have_and_most_others_lack() -> None:
     predictions, samples, settings = cohort()
     samples["device"] = samples["site"].map({"east": "Voluson", "north": "Aloka", "south": "Aloka"})
     table = evaluate(predictions, samples, settings).subgroups.set_index("value")
     assert table.loc["east", "confounded_with"] == "device=Voluson"
     assert table.loc["Voluson", "confounded_with"] == "site=east"
-    # Aloka stands at two centres: neither tells the other.
+    # All images of north are of Aloka, as are 40 of the other 100; 60 of 100 of Aloka are of north.
+    assert table.loc["north", "confounded_with"] == "device=Aloka"
+    assert table.loc["Aloka", "confounded_with"] is None
+
+
+def test_a_value_that_most_images_have_anyway_confounds_nothing() -> None:
+    predictions, samples, settings = cohort()
+    samples["device"] = samples["site"].map({"east": "usual", "north": "usual", "south": "usual"})
+    samples.loc[samples["site"].eq("south").idxmax(), "device"] = "rare"
+    table = evaluate(predictions, samples, settings).subgroups.set_index("value")
     assert table.loc["north", "confounded_with"] is None
 
 

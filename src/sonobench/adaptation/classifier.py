@@ -5,6 +5,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from sonobench.adaptation.blocks import has_batch_statistics
 from sonobench.encoders import Encoder, EncoderError, NormalisedNetwork
 from sonobench.protocol import FullFinetune, Lora, Training
 
@@ -40,6 +41,11 @@ class Classifier(nn.Module):
         if self._frozen:
             self.encoder.eval()
         return self
+
+    @property
+    def batch_statistics(self) -> bool:
+        """Whether what is made of an image, in training, depends on the others of its batch."""
+        return not self._frozen and has_batch_statistics(self.encoder)
 
     def moving_state(self) -> dict[str, Tensor]:
         """Views of all that training changes, by name: parameters, and statistics if not frozen."""

@@ -130,6 +130,11 @@ def finetune_fold(
             positions = cohort.positions[shown[datasets == name]]
             images = Images(cohort.pack, positions, fabric.device)
             logits[rows] = predict(fabric, classifier, images, evaluation_batch).numpy()
+    if not np.isfinite(logits[shown]).all():
+        reason = "logits of images that it was not trained on are not finite"
+        return Adapted(
+            pd.DataFrame(), diagnostics.assign(best=False, status="diverged", status_reason=reason)
+        )
     own[~shown] = "excluded"
     predictions = prediction_rows(samples, roles_of_folds, fold, logits)
     return Adapted(predictions, diagnostics, trained.weights)

@@ -16,10 +16,10 @@ class MemoryPlan:
     checkpointed: bool = False
 
     def following(self, batch_statistics: bool) -> "MemoryPlan | None":
-        """The next plan, with the same result, that needs less; None where there is none.
+        """The next plan that needs less for the same training; None where there is none.
 
-        Smaller micro-batches change nothing but rounding, as losses are weighted by image, unless
-        the network has batch statistics.
+        Smaller micro-batches change nothing but rounding and what is drawn, as losses are weighted
+        by image, unless the network has batch statistics.
         """
         if not self.checkpointed:
             return replace(self, checkpointed=True)

@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from sklearn.metrics import f1_score
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sonobench.adaptation.blocks import checkpoint_blocks, has_batch_statistics
+from sonobench.adaptation.blocks import checkpoint_blocks
 from sonobench.adaptation.classifier import Classifier
 from sonobench.adaptation.memory import MemoryPlan
 from sonobench.adaptation.parameter_groups import parameter_groups
@@ -54,7 +55,8 @@ class Images:
         self._device = device
         self._resident: Tensor | None = None
         if device.type == "cuda":
-            needed = len(positions) * pack.batch(positions[:1]).nbytes
+            # All three channels: one image that is not grey makes all of them so.
+            needed = len(positions) * 3 * pack.geometry.size**2
             if needed < _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
                 self._resident = torch.from_numpy(pack.batch(positions)).to(device)
 
@@ -120,14 +122,20 @@ def fabric_for(settings: Training, device: str) -> Fabric:
         TrainingError: bf16 is asked for where there is none.
     """
     if settings.precision == "bf16":
-        native = {"cpu": torch.cpu._is_avx512_bf16_supported, "cuda": torch.cuda.is_bf16_supported}
-        if not native[device]():
+        native = (
+            torch.cuda.is_bf16_supported(including_emulation=False)
+            if device == "cuda"
+            else torch.cpu._is_avx512_bf16_supported()
+        )
+        if not native:
             raise TrainingError(f"this {device} device has no bf16; set precision to fp32")
     return Fabric(
         accelerator=device,
         devices=settings.devices,
         strategy="ddp_spawn" if settings.devices > 1 else "auto",
         precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
+        # Processes are started here, also within a Slurm job, whose own tasks are of the engine.
+        plugins=LightningEnvironment(),
     )
 
 
@@ -173,15 +181,16 @@ def train(
             plan=plan,
             evaluation_batch=evaluation_batch,
             scratch=scratch,
+            arithmetic=_arithmetic(),
             on_images=told[0],
             on_note=told[1],
         )
         trained: Trained | None = fabric.launch(attempt)
         if trained is not None:
             return trained
-        following = plan.following(has_batch_statistics(make().encoder))
+        following = plan.following(make().batch_statistics)
         if following is None:
-            raise TrainingError(_advice(fabric, make, plan))
+            raise TrainingError(_advice(fabric, make, settings, plan))
         _logger.warning("out of memory with %s; going on with %s", plan, following)
         plan = following
 
@@ -194,6 +203,7 @@ def _attempt(
     plan: MemoryPlan,
     evaluation_batch: int,
     scratch: Path,
+    arithmetic: tuple[int, bool, bool],
     on_images: Callable[[int], None],
     on_note: Callable[[str], None],
 ) -> Trained | None:
@@ -201,12 +211,31 @@ def _attempt(
 
     What was allocated is released when it returns.
     """
+    _set_arithmetic(*arithmetic)
     try:
         with torch.random.fork_rng():
             session = _Session(fabric, make(), fold, settings, plan, evaluation_batch, scratch)
             return session.run(on_images, on_note)
     except torch.OutOfMemoryError:
+        if fabric.world_size > 1:
+            # The others wait for this one.
+            raise TrainingError(
+                f"the memory of {fabric.world_size} devices is not enough for micro_batch "
+                f"{plan.micro_batch}; set a smaller one"
+            ) from None
         return None
+
+
+def _arithmetic() -> tuple[int, bool, bool]:
+    """What processes that share a training must have as the one that starts them."""
+    backends = torch.backends
+    return torch.get_num_threads(), backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
+
+
+def _set_arithmetic(threads: int, tf32_products: bool, tf32_convolutions: bool) -> None:
+    torch.set_num_threads(threads)
+    torch.backends.cuda.matmul.allow_tf32 = tf32_products
+    torch.backends.cudnn.allow_tf32 = tf32_convolutions
 
 
 class _Session:
@@ -231,7 +260,7 @@ class _Session:
         self._size = classifier.encoder.card.preprocess.geometry.size
         if plan.checkpointed:
             checkpoint_blocks(classifier.encoder.network)
-        if fabric.world_size > 1 and has_batch_statistics(classifier):
+        if fabric.world_size > 1 and classifier.batch_statistics:
             if fabric.device.type == "cpu":
                 raise TrainingError(
                     "batch statistics cannot be shared between devices on the CPU; set devices to 1"
@@ -314,9 +343,9 @@ class _Session:
         rank, world = self._fabric.global_rank, self._fabric.world_size
         for number, part in enumerate(parts):
             own = part[rank::world]
-            # Also what the network draws, such as paths that are dropped.
+            # Also what the network draws, such as paths that are dropped, but not the same numbers.
             seed = derived_seed(self._seed, epoch, step, number, rank)
-            torch.manual_seed(seed)
+            torch.manual_seed(derived_seed(seed, "network"))
             images = augment(self._train.batch(own), self._size, self._settings.augmentation, seed)
             with self._fabric.no_backward_sync(self._model, enabled=number < len(parts) - 1):
                 loss = cross_entropy(
@@ -349,7 +378,7 @@ class _Session:
         settings = self._settings
         warmup = min(settings.warmup_epochs, settings.epochs) * self._steps
         if step < warmup:
-            share = (step + 1) / warmup
+            share = min(1.0, (step + 1) / warmup)
         else:
             gone = (step - warmup) / max(1.0, settings.epochs * self._steps - warmup)
             low = settings.final_learning_rate
@@ -429,7 +458,9 @@ def _class_weights(fold: Fold, settings: Training) -> Tensor:
     counts = np.bincount(fold.train.labels, minlength=fold.n_classes)
     weights = np.ones(fold.n_classes)
     if settings.class_weighting == "balanced":
-        weights = len(fold.train.labels) / (fold.n_classes * np.maximum(counts, 1))
+        # A class without images has no weight: label smoothing would give it the largest of all.
+        shown = counts > 0
+        weights = np.where(shown, len(fold.train.labels) / (shown.sum() * counts.clip(1)), 0.0)
     return torch.from_numpy(weights.astype(np.float32))
 
 
@@ -437,10 +468,10 @@ def _class_weights(fold: Fold, settings: Training) -> Tensor:
 def _statistics_unmoved(network: nn.Module, checkpointed: bool) -> Iterator[None]:
     """Let running statistics alone where blocks are computed again, which would move them twice."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    norms = norms if checkpointed else []
     before = [norm.momentum for norm in norms]
-    if checkpointed:
-        for norm in norms:
-            norm.momentum = 0.0
+    for norm in norms:
+        norm.momentum = 0.0
     try:
         yield
     finally:
@@ -448,12 +479,12 @@ def _statistics_unmoved(network: nn.Module, checkpointed: bool) -> Iterator[None
             norm.momentum = momentum
 
 
-def _advice(fabric: Fabric, make: Callable[[], Classifier], plan: MemoryPlan) -> str:
+def _advice(
+    fabric: Fabric, make: Callable[[], Classifier], settings: Training, plan: MemoryPlan
+) -> str:
     """What to do where no plan is left, found by trying."""
-    size = plan.micro_batch
-    while size > 1:
-        size //= 2
-        if _fits(fabric, make(), size):
+    for size in range(min(plan.micro_batch, settings.batch_size) - 1, 0, -1):
+        if settings.batch_size % size == 0 and _fits(fabric, make(), settings, size):
             return (
                 f"the device's memory is not enough for micro_batch {plan.micro_batch}, even with "
                 f"activations computed again; {size} fits: set micro_batch to {size}. It is not "
@@ -463,16 +494,20 @@ def _advice(fabric: Fabric, make: Callable[[], Classifier], plan: MemoryPlan) ->
     return "the device's memory is not enough for one image; choose a smaller size or network"
 
 
-def _fits(fabric: Fabric, classifier: Classifier, count: int) -> bool:
-    """Whether a forward and a backward pass of `count` images fit, activations computed again."""
+def _fits(fabric: Fabric, classifier: Classifier, settings: Training, count: int) -> bool:
+    """Whether steps of `count` images fit, activations computed again."""
     checkpoint_blocks(classifier.encoder.network)
     classifier.to(fabric.device).to(memory_format=torch.channels_last).train()
     side = classifier.encoder.card.preprocess.geometry.size
     images = torch.zeros(count, 3, side, side, dtype=torch.uint8, device=fabric.device)
+    optimizer = torch.optim.AdamW(parameter_groups(classifier, settings), fused=True)
     try:
-        with fabric.autocast():
-            loss = classifier(images).sum()
-        loss.backward()
+        # The second has the optimiser's moments beside it.
+        for _ in range(2):
+            with fabric.autocast():
+                loss = classifier(images).sum()
+            loss.backward()
+            optimizer.step()
     except torch.OutOfMemoryError:
         return False
     return True

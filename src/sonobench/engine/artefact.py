@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from sonobench.engine.task import Task
@@ -71,5 +72,9 @@ def sync(folder: Path) -> None:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files under a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of all files under a folder or of a file, which may change meanwhile."""
+    size = 0
+    for path in (folder, *folder.rglob("*")):
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size

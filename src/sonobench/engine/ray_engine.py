@@ -119,7 +119,8 @@ class _RayPool:
             .options(num_cpus=0, max_restarts=-1, scheduling_strategy=affinity)
             .remote()
         )
-        self._make = ray.remote(_make_on_ray)
+        # A process keeps the device that it saw first, and the device's memory: each has one job.
+        self._make = {False: ray.remote(_make_on_ray), True: ray.remote(max_calls=1)(_make_on_ray)}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -144,7 +145,7 @@ class _RayPool:
         asked = job.resources
         self._tell_if_nowhere(asked.cpus, asked.gpus)
         # Tried again by the driver, which tells people why.
-        task = self._make.options(
+        task = self._make[asked.gpus > 0].options(
             name=job.name, num_cpus=asked.cpus, num_gpus=asked.gpus, max_retries=0
         )
         self._running[task.remote(parcel, self._reports)] = job

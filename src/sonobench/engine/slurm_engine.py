@@ -207,7 +207,12 @@ class _SlurmPool:
                 array.append((job, _Submission(parcel, reports)))
         for (kind, resources), array in arrays.items():
             self._executor.update_parameters(**self._limits(kind, resources))
-            handles = self._executor.submit_array([submission for _, submission in array])
+            try:
+                handles = self._executor.submit_array([submission for _, submission in array])
+            except Exception as error:  # the others go on
+                text = f"it cannot be submitted: {error}"
+                unsent += [(job, Outcome(Failure(job.name, text))) for job, _ in array]
+                continue
             _logger.info("submitted %d jobs of %s: %s", len(array), kind, handles[0].job_id)
             self._submitted += [
                 _Submitted(job, handle, submission.reports)

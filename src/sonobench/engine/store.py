@@ -109,7 +109,7 @@ class Store:
                 shutil.rmtree(aside, ignore_errors=True)
 
     @contextmanager
-    def claim(self, tasks: Iterable[Task]) -> Iterator[bool]:
+    def claim(self, tasks: Iterable[Task | TaskName]) -> Iterator[bool]:
         """Hold the right to make `tasks`, or yield False at once: another process has one.
 
         The operating system ends the claims of a process that dies.
@@ -236,20 +236,22 @@ class Store:
                     raise
             if self.has(task):
                 return
-            self._clear(place)
+            self.remove_damaged(place)
         for folder in parents:
             sync(folder)
         self._present.add(task.key)
 
-    def _clear(self, place: Path) -> None:
-        """Remove a damaged artefact from its place."""
+    def remove_damaged(self, place: Path) -> None:
+        """Remove an artefact from its place if it is damaged."""
         # Without the lock, one that was found damaged could by now be replaced by a whole one.
+        (self.root / "claims").mkdir(exist_ok=True)
+        (self.root / "aside").mkdir(exist_ok=True)
         with FileLock(self.root / "claims" / "damaged.lock"):
             if place.exists() and trouble_of(place, read=False) is not None:
                 aside = self._aside("damaged")
                 place.rename(aside)
                 shutil.rmtree(aside, ignore_errors=True)
-                _logger.warning("replaced the damaged artefact %s", place)
+                _logger.warning("removed the damaged artefact %s", place)
 
     @contextmanager
     def _hold(self, file: Path, *, wait: bool = False) -> Iterator[bool]:

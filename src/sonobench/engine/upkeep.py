@@ -16,6 +16,7 @@ from sonobench.engine.task import TaskName
 # Another host's unfinished artefact is left over after this time without a change: its lock may
 # not be seen from here, and no file system's clock is a day wrong.
 _LEFT_OVER_SECONDS = 24 * 3600.0
+_DAMAGED = "damaged"
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,13 @@ class Garbage:
         path: file or folder.
         reason: why.
         size: bytes.
+        claim: the task that nobody may be making when it goes; None of what is no task's own.
     """
 
     path: Path
     reason: str
     size: int
+    claim: TaskName | None = None
 
 
 def usage(store: Store) -> list[Usage]:
@@ -71,10 +74,11 @@ def garbage(store: Store, kept: Collection[TaskName] | None) -> Iterator[Garbage
     """
     present = set()
     for name, folder in store.artefacts():
-        present.add(name)
         if not store.has(name):
-            yield Garbage(folder, "damaged", size_of(folder))
-        elif kept is not None and name not in kept:
+            yield Garbage(folder, _DAMAGED, size_of(folder))
+            continue
+        present.add(name)
+        if kept is not None and name not in kept:
             yield Garbage(folder, "of no run that is kept", size_of(folder))
     for own, separator in (("scratch", "~"), ("failures", "~"), ("claims", "-")):
         for path in sorted(store.root.glob(f"{own}/*{separator}*")):
@@ -83,11 +87,11 @@ def garbage(store: Store, kept: Collection[TaskName] | None) -> Iterator[Garbage
             if store.is_claimed(name):
                 continue
             if own == "claims":
-                yield Garbage(path, "claim of a process that died", 0)
+                yield Garbage(path, "claim of a process that died", 0, name)
             elif name in present:
-                yield Garbage(path, "its task was made since", size_of(path))
+                yield Garbage(path, "its task was made since", size_of(path), name)
             elif kept is not None and name not in kept:
-                yield Garbage(path, "of no run that is kept", size_of(path))
+                yield Garbage(path, "of no run that is kept", size_of(path), name)
     for path in sorted(store.root.glob("aside/*")):
         if path.is_dir() and not path.name.startswith(f"{socket.gethostname()}~"):
             newest = max([path, *path.rglob("*")], key=lambda one: one.stat().st_mtime)
@@ -96,7 +100,20 @@ def garbage(store: Store, kept: Collection[TaskName] | None) -> Iterator[Garbage
 
 
 def remove(store: Store, piece: Garbage) -> None:
-    """Remove garbage; an artefact leaves its place at once, so that none is seen in parts."""
+    """Remove garbage, unless it is in use by now; an artefact goes at once, never in parts."""
+    if piece.reason == _DAMAGED:
+        store.remove_damaged(piece.path)
+        return
+    if piece.claim is None:
+        _remove(store, piece)
+        return
+    # A process may have begun since it was listed. A claim's own file goes with being held.
+    with store.claim([piece.claim]) as idle:
+        if idle and piece.path.parent.name != "claims":
+            _remove(store, piece)
+
+
+def _remove(store: Store, piece: Garbage) -> None:
     if piece.path.is_file():
         piece.path.unlink(missing_ok=True)
         return

@@ -53,12 +53,13 @@ def read_predictions_file(
     Optional: `encoder`, `adaptation`, `fold`, `seed`, `role` (validation, test or external),
     `dataset`, `site`, `device`, `operator`, `brain_plane`, `pixel_sha256`. Without `role` all
     images are external, so that the classes of a dataset are those that it has images of. Rows of
-    role test are in-domain, and every class must be among them.
+    role test are in-domain, and every class must be among them. If each of their images is in one
+    of several folds, they are those of a cross-validation.
 
     Args:
         file: ending in .csv or .parquet.
-        classes: order of the values in lists; if None that of the columns, of the Parquet file's
-            metadata, or for `predicted` the alphabet's.
+        classes: all classes, in the order of the values in lists; if None that of the columns, of
+            the Parquet file's metadata, or for `predicted` the alphabet's.
         settings: further ones of `EvaluationSettings`, such as `bootstrap_draws`.
 
     Raises:
@@ -92,16 +93,29 @@ def read_predictions_file(
             f"{file}: rows of role test are of the datasets {', '.join(in_domain)}; models are "
             "trained on one. Give rows of the others the role external"
         )
+    both = set(in_domain) & set(external["dataset"])
+    if both:
+        raise TableError(
+            f"{file}: dataset {both.pop()!r} has rows of role test and rows of role external; "
+            "name the external ones another dataset"
+        )
     declared = {
         str(name): tuple(label for label in names if label in set(own["label"]))
         for name, own in external.groupby("dataset", sort=True)
     }
     source = str(in_domain[0]) if len(in_domain) else None
-    return PredictionsFile(
-        check(predictions, PREDICTIONS),
-        samples,
-        EvaluationSettings(names, source, declared, probabilities=probabilistic, **settings),
-    )
+    given = {"estimand": _estimand(predictions), "probabilities": probabilistic, **settings}
+    try:
+        evaluated = EvaluationSettings(names, source, declared, **given)
+    except ValueError as error:
+        raise TableError(f"{file}: {error}") from None
+    return PredictionsFile(check(predictions, PREDICTIONS), samples, evaluated)
+
+
+def _estimand(predictions: pd.DataFrame) -> str:
+    tested = predictions.loc[predictions["role"] == "test", ["image_id", "fold"]].drop_duplicates()
+    apart = tested["fold"].nunique() > 1 and tested["image_id"].is_unique
+    return "cross_validation" if apart else "held_out"
 
 
 def _read(file: Path) -> pd.DataFrame:
@@ -126,6 +140,8 @@ def _outputs(
     rows: pd.DataFrame, file: Path, classes: Sequence[str] | None
 ) -> tuple[tuple[str, ...], npt.NDArray[np.float32], bool]:
     """Classes, their logits (N, K), and whether these say how probable classes are."""
+    if classes and len(set(classes)) < len(classes):
+        raise TableError(f"{file}: expected different classes, found {', '.join(classes)}")
     by_class = {name: match for name in rows if (match := _BY_CLASS.match(str(name)))}
     kinds = {match[1] for match in by_class.values()}
     kinds |= {name for name in ("logits", "probabilities", "predicted") if name in rows}
@@ -140,6 +156,11 @@ def _outputs(
         return _one_hot(rows, file, classes)
     if by_class:
         names = tuple(match[2] for match in by_class.values())
+        if classes and set(classes) != set(names):
+            raise TableError(
+                f"{file}: expected columns {kind}[CLASS] of the classes {', '.join(classes)}; "
+                f"found those of {', '.join(names)}"
+            )
         values = rows[list(by_class)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     else:
         names = _list_classes(file, classes)
@@ -149,9 +170,10 @@ def _outputs(
                 f"{_place(file, ~fits)}: expected a list of {len(names)} {kind}, one a class "
                 f"({', '.join(names)})"
             )
-        values = np.stack(rows[kind].to_list()).astype(np.float64)
-    if len(names) < 2:
-        raise TableError(f"{file}: expected {kind}s of two classes or more, found {names}")
+        try:
+            values = np.stack(rows[kind].to_list()).astype(np.float64)
+        except (TypeError, ValueError):
+            raise TableError(f"{file}: expected lists of numbers in {kind}") from None
     bad = ~np.isfinite(values).all(axis=1)
     if bad.any():
         raise TableError(f"{_place(file, bad)}: expected a finite number for every class")
@@ -211,11 +233,14 @@ def _predictions(rows: pd.DataFrame, file: Path) -> pd.DataFrame:
             f"{filled['role'][strange].iloc[0]!r}"
         )
     for name in ("fold", "seed"):
-        values = pd.to_numeric(rows[name], errors="coerce") if name in rows else 0
-        wrong = pd.Series(values, index=rows.index).map(lambda value: value != int(value or 0))
+        if name not in rows:
+            filled[name] = 0
+            continue
+        values = pd.to_numeric(rows[name], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        wrong = ~np.isfinite(values) | (values != np.rint(values))
         if wrong.any():
             raise TableError(f"{_place(file, wrong)}: expected a whole number as {name}")
-        filled[name] = pd.Series(values, index=rows.index).astype(np.int64)
+        filled[name] = values.astype(np.int64)
     twice = filled.duplicated(list(PREDICTIONS.key))
     if twice.any():
         row = filled[twice].iloc[0]
@@ -229,7 +254,8 @@ def _predictions(rows: pd.DataFrame, file: Path) -> pd.DataFrame:
 def _samples(predictions: pd.DataFrame, rows: pd.DataFrame, file: Path) -> pd.DataFrame:
     optional = ["site", "device", "operator", "pixel_sha256", "official_split"]
     known = [name for name in (*ATTRIBUTES, "pixel_sha256") if name in rows]
-    each = predictions[["image_id", "dataset", "subject_id", "label"]].join(rows[known])
+    texts = {name: rows[name].astype(str).where(rows[name].notna(), None) for name in known}
+    each = predictions[["image_id", "dataset", "subject_id", "label"]].assign(**texts)
     different = each.drop_duplicates()
     twice = different.duplicated("image_id")
     if twice.any():

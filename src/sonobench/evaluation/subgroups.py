@@ -13,8 +13,8 @@ from sonobench.evaluation.scoring import Trial
 
 # A class of a subgroup is estimated with at least so many images of so many subjects.
 _LEAST_IMAGES, _LEAST_SUBJECTS = 10, 5
-# Phi coefficient between having two values at which one nearly tells the other.
-_CONFOUNDED = 0.8
+# A subgroup is confounded with a value that so much of it has at least, of the others at most.
+_MOST, _HALF = 0.8, 0.5
 
 
 @dataclass(frozen=True)
@@ -117,18 +117,12 @@ def _is_enough(cohort: Cohort, members: npt.NDArray[np.bool_], index: int) -> bo
 
 
 def _confounders(subgroup: Subgroup, found: list[Subgroup]) -> str | None:
-    """Values of other attributes that nearly the same images have, as text."""
+    """Values of other attributes that most of its images have and most other images lack."""
     names = [
         other.name
         for other in found
         if other.attribute != subgroup.attribute
-        and _phi(subgroup.members, other.members) >= _CONFOUNDED
+        and other.members[subgroup.members].mean() >= _MOST
+        and other.members[~subgroup.members].mean() <= _HALF
     ]
     return ", ".join(names) or None
-
-
-def _phi(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
-    """Correlation of two yes-no variables; 1 where either tells the other."""
-    if one.all() or other.all():
-        return 0.0
-    return float(np.corrcoef(one, other)[0, 1])

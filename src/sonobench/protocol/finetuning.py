@@ -84,8 +84,9 @@ class Training(Section):
     learning_rate_search: tuple[float, ...] = Field(
         default=(),
         description="Learning rates that are tried, each with the whole training, on the first "
-        "fold's validation patients; the best is used for all folds. Every encoder has the same "
-        "trials. Empty: no search.",
+        "fold's validation patients; the best is used for all folds. In cross-validation, where "
+        "the first fold's patients are tested on in others, each fold has trials of its own. Every "
+        "encoder has the same trials. Empty: no search.",
     )
     warmup_epochs: float = Field(
         default=2, ge=0, description="Epochs in which the learning rate rises linearly."
@@ -139,6 +140,11 @@ class Training(Section):
         if self.batch_size % min(self.micro_batch, self.batch_size):
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of micro_batch {self.micro_batch}"
+            )
+        if self.devices > min(self.micro_batch, self.batch_size):
+            raise ValueError(
+                f"{self.devices} devices cannot share micro-batches of "
+                f"{min(self.micro_batch, self.batch_size)} images"
             )
         return self
 

@@ -31,8 +31,8 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPTS = ("page.js", "charts.js", "images.js", "map.js")
 
 
-def page(material: Material) -> str:
-    """The whole page, which needs no network and no file beside it."""
+@cache
+def _environment() -> Environment:
     # Everything is escaped: labels, paths and ids are the user's.
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
@@ -49,6 +49,12 @@ def page(material: Material) -> str:
     }
     # Objects keep their order; `tojson` writes what would end a script as \u003c.
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
+    return environment
+
+
+def page(material: Material) -> str:
+    """The whole page, which needs no network and no file beside it."""
+    environment = _environment()
     scripts = [_vega(), "\n".join((_TEMPLATES / name).read_text("utf-8") for name in _SCRIPTS)]
     run, scores, evaluation = material.run, material.scores, material.evaluation
     comparisons, opinions, figures = material.comparisons, material.opinions, material.figures

@@ -75,7 +75,7 @@ def _public(protocol: Protocol) -> list[SettingRow]:
             "encoders",
             f"{', '.join(held) or 'none of the study'}"
             + (f"; without {', '.join(absent)}" if absent and held else ""),
-            ", ".join(PAPER_MODELS),
+            "USFM, MOFO, UltraSAM, FetalCLIP, ResNet50, EfficientNet-V2, DINOv3",
             not absent,
         ),
         _row(

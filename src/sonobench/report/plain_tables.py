@@ -275,6 +275,7 @@ def _search(run: RunFolder) -> PlainTable:
     rows = [
         (
             Model(row["encoder"], row["adaptation"]).title,
+            f"{row['fold'] + 1}",
             f"{row['learning_rate']:.2g}",
             number(row["validation_macro_f1"]),
             number(row["validation_nll"]),
@@ -285,8 +286,8 @@ def _search(run: RunFolder) -> PlainTable:
     return PlainTable(
         "search",
         "Learning rates that were tried, the same for every encoder, on validation patients of "
-        "the first fold.",
-        ("Model", "Learning rate", "Validation macro F1", "Validation NLL", "Chosen"),
+        "the fold named.",
+        ("Model", "Fold", "Learning rate", "Validation macro F1", "Validation NLL", "Chosen"),
         rows,
     )
 

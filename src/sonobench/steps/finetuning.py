@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -102,40 +103,63 @@ def finetune_jobs(
             unit="images",
         )
 
-    jobs, trials = [], []
-    for rate in settings.learning_rate_search:
-        tried = settings.model_copy(update={"learning_rate": rate, "learning_rate_search": ()})
-        task = Task(
-            f"{adaptation}_trial",
-            1,
-            {**common, "fold": 0, "settings": tried.model_dump(mode="json")},
-        )
-        trials.append(task)
-        jobs.append(job(task, f"learning rate {rate:g}", 0, tried, ()))
-    folds = []
+    jobs, folds, trials = list[Job](), list[Task](), dict[int, tuple[Task, ...]]()
     for fold in range(int(splits["fold"].max()) + 1):
+        searched = _searched_fold(splits, fold)
+        if searched not in trials:
+            trials[searched] = ()
+            part = "learning rate" if searched == 0 else f"fold {searched + 1}, learning rate"
+            for rate in settings.learning_rate_search:
+                tried = settings.model_copy(
+                    update={"learning_rate": rate, "learning_rate_search": ()}
+                )
+                task = Task(
+                    f"{adaptation}_trial",
+                    1,
+                    {**common, "fold": searched, "settings": tried.model_dump(mode="json")},
+                )
+                trials[searched] += (task,)
+                jobs.append(job(task, f"{part} {rate:g}", searched, tried, ()))
         own: dict[str, JSON] = {"fold": fold, "settings": settings.model_dump(mode="json")}
-        if trials:
-            own["trials"] = [trial.key for trial in trials]
+        if trials[searched]:
+            own["trials"] = [trial.key for trial in trials[searched]]
         folds.append(Task(adaptation, 1, {**common, **own}))
-        jobs.append(job(folds[-1], f"fold {fold + 1}", fold, settings, tuple(trials)))
-    return jobs, AdaptedTasks(tuple(folds), tuple(trials))
+        jobs.append(job(folds[-1], f"fold {fold + 1}", fold, settings, trials[searched]))
+    return jobs, AdaptedTasks(tuple(folds), tuple(chain.from_iterable(trials.values())))
+
+
+def _searched_fold(splits: pd.DataFrame, fold: int) -> int:
+    """The fold whose patients choose a fold's learning rate: the first, unless it tests on them."""
+    role = splits["role"]
+    seen = splits.loc[(splits["fold"] == 0) & role.isin(("train", "validation")), "image_id"]
+    tested = splits.loc[(splits["fold"] == fold) & (role == "test"), "image_id"]
+    return fold if tested.isin(seen).any() else 0
 
 
 def learning_rate_search(
     rates: Sequence[float], trials: Sequence[Task], store: Store
 ) -> pd.DataFrame:
-    """One row a learning rate that was tried: its best epoch, and whether it was chosen."""
-    found = [read_adapted(store, trial).diagnostics for trial in trials]
-    chosen = best_learning_rate(dict(zip(rates, found, strict=True)))
+    """One row a fold and learning rate that was tried: its best epoch, and whether it was chosen.
+
+    Args:
+        rates: the learning rates.
+        trials: their tasks, of one fold or of one after the other.
+        store: where they are.
+    """
     rows = []
-    for rate, diagnostics in zip(rates, found, strict=True):
-        # One that diverged has no best epoch.
-        best = diagnostics[diagnostics["best"]].reindex(columns=_CHOSEN_BY)
-        figures = best.to_numpy()[0] if len(best) else np.full(len(_CHOSEN_BY), np.nan)
-        rows.append({"learning_rate": rate, **dict(zip(_CHOSEN_BY, figures, strict=True))})
-    table = pd.DataFrame(rows)
-    return table.assign(chosen=table["learning_rate"] == chosen)
+    for start in range(0, len(trials), len(rates)):
+        own = trials[start : start + len(rates)]
+        found = [read_adapted(store, trial).diagnostics for trial in own]
+        chosen = best_learning_rate(dict(zip(rates, found, strict=True)))
+        for rate, diagnostics in zip(rates, found, strict=True):
+            # One that diverged has no best epoch.
+            best = diagnostics[diagnostics["best"]].reindex(columns=_CHOSEN_BY)
+            figures = best.to_numpy()[0] if len(best) else np.full(len(_CHOSEN_BY), np.nan)
+            figures_by_name = dict(zip(_CHOSEN_BY, figures, strict=True))
+            fold = int(diagnostics["fold"].iloc[0])
+            row = {"fold": fold, "learning_rate": rate, **figures_by_name}
+            rows.append({**row, "chosen": rate == chosen})
+    return pd.DataFrame(rows)
 
 
 def _finetune(

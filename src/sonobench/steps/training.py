@@ -20,7 +20,8 @@ class AdaptedTasks:
 
     Attributes:
         parts: tasks whose predictions belong together: one for all folds, or one a fold.
-        trials: of a search for the learning rate, in the order of the protocol's.
+        trials: of a search for the learning rate, in the order of the protocol's, fold by fold
+            where folds have their own.
         features: embedding tasks that it was trained on, together in the order of the samples.
     """
 

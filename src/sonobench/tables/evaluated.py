@@ -95,7 +95,7 @@ SUBGROUPS = Table(
         Column("n_patients", _whole, "subjects that they are of"),
         Column("n_classes", _whole, "classes with 10 images of 5 subjects or more"),
         Column("shown", pa.bool_(), "whether results hold estimates of it"),
-        Column("confounded_with", _text, "values of others on nearly its images", required=False),
+        Column("confounded_with", _text, "values of others that most of it has", required=False),
     ),
     key=("evaluation", "attribute", "value"),
 )
