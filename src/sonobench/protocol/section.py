@@ -24,5 +24,5 @@ class Section(BaseModel):
 def unknown_key(key: str, known: list[str]) -> str:
     """The message for a name that is not known, with the nearest one that is."""
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return f"unknown key '{key}'; {hint}Known here: {', '.join(known)}"
+    hint = f"did you mean '{near[0]}'? Known" if near else "known"
+    return f"unknown key '{key}'; {hint} here: {', '.join(known)}"

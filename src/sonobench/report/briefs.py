@@ -146,7 +146,8 @@ def _groups(run: RunFolder, scores: Scores, evaluation: Evaluation) -> list[Brie
 
 
 def _claims(evaluation: Evaluation) -> list[tuple[str, ...]]:
-    return [
-        (row["claim"], row["verdict"], row["reason"])
-        for row in evaluation.claims.to_dict("records")
-    ]
+    claims = evaluation.claims
+    alike = claims[["verdict", "reason"]].drop_duplicates()
+    if len(claims) > 1 and len(alike) == 1:
+        return [(f"all {len(claims)}", *alike.iloc[0])]
+    return [(row["claim"], row["verdict"], row["reason"]) for row in claims.to_dict("records")]
