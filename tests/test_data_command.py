@@ -195,6 +195,15 @@ def test_a_script_gives_the_pattern(scans: Path) -> None:
     assert "brain/case1_brain.png,brain,1\n" in (scans / "manifest.csv").read_text()
 
 
+def test_a_manifest_that_is_there_is_kept_and_nothing_is_asked(scans: Path) -> None:
+    (scans / "manifest.csv").write_text("mine")
+    code, shown = call("data", "init", scans, answers="y\n")
+    assert code == 2
+    assert "is there already; choose another name (--out)" in shown
+    assert "Which part of a path is the patient?" not in shown
+    assert (scans / "manifest.csv").read_text() == "mine"
+
+
 def test_a_manifest_comes_of_a_table(scans: Path) -> None:
     lines = [f"{p.relative_to(scans)};{p.parent.name};7" for p in sorted(scans.rglob("*.png"))]
     (scans / "list.csv").write_text("\n".join(["file;plane;pat", *lines]))

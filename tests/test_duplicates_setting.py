@@ -29,7 +29,9 @@ def divided(protocol: Path, root: Path, store: Path) -> Data:
     engine = LocalEngine(Store(store), 1)
     cohorts = find_cohorts(loaded, root, engine, Store(store))
     files, left_out = hash_files(cohorts, loaded.unreadable)
-    return decode_and_divide(loaded, files, [], engine, Store(store), left_out)
+    return decode_and_divide(
+        loaded, files, dict.fromkeys(files, ()), engine, Store(store), left_out
+    )
 
 
 def test_merged_subjects_are_tested_and_not_trained_on(

@@ -135,6 +135,8 @@ def init(
             proposal = from_table(source, _columns(columns or []))
         else:
             proposal = from_folder(source)
+        file = out or proposal.folder / "manifest.csv"
+        proposal.refuse_place(file)
         if patient_pattern is not None:
             proposal = proposal.with_patients(patient_pattern)
             _preview(proposal)
@@ -142,11 +144,6 @@ def init(
             _preview(proposal)
         else:
             proposal = _confirmed(proposal)
-        file = out or proposal.folder / "manifest.csv"
-        if file.resolve().parent != proposal.folder.resolve():
-            raise DatasetError(
-                f"{file}: a manifest lies where its paths start, in {proposal.folder}"
-            )
         proposal.write(file)
     _console.print(f"wrote {file}; next: sonobench data check {file}", markup=False, soft_wrap=True)
 

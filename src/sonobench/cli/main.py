@@ -162,6 +162,9 @@ def report(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> N
 def _show(finished: Run) -> None:
     _print(finished.folder, finished.evaluation)
     for failure in finished.failures:
+        # What was skipped because of another job says nothing new.
+        if failure.because_of is not None:
+            continue
         errors.print(f"failed: {failure.job}: {failure.error}", style="red", markup=False)
     if finished.failures:
         raise typer.Exit(1)

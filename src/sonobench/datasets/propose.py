@@ -77,14 +77,24 @@ class Proposal:
         )
         return Proposal(self.folder, rows, patients_known=True)
 
-    def write(self, file: Path) -> None:
-        """Write the manifest.
+    def refuse_place(self, file: Path) -> None:
+        """Refuse a place where the manifest cannot be written.
 
         Raises:
             DatasetError: the file is there already, or does not lie where the paths start.
         """
         if file.exists():
             raise DatasetError(f"{file} is there already; choose another name (--out)")
+        if file.resolve().parent != self.folder.resolve():
+            raise DatasetError(f"{file}: a manifest lies where its paths start, in {self.folder}")
+
+    def write(self, file: Path) -> None:
+        """Write the manifest.
+
+        Raises:
+            DatasetError: as `refuse_place`.
+        """
+        self.refuse_place(file)
         columns = [name for name in _COLUMNS if any(row.get(name) for row in self.rows)]
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")

@@ -1,13 +1,14 @@
-"""Image towers of open_clip: any of its models by name."""
+"""Image towers of open_clip: any of its models by name.
+
+open_clip takes seconds to import, so it is imported where one of its towers is wanted.
+"""
+
+# ruff: noqa: PLC0415
 
 from functools import partial
 from typing import Any
 
-import open_clip
 import torch
-from open_clip.constants import HF_SAFE_WEIGHTS_NAME
-from open_clip.model import _build_vision_tower
-from open_clip.transformer import VisionTransformer
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import nn
 
@@ -31,6 +32,8 @@ def image_tower(config: dict[str, Any]) -> nn.Module:
     Args:
         config: as in open_clip's configuration files; `embed_dim` and `vision_cfg` are used.
     """
+    from open_clip.model import _build_vision_tower
+
     # The public classes build both towers; many a text tower needs another library and a network.
     network: nn.Module = _build_vision_tower(
         config["embed_dim"], config["vision_cfg"], config.get("quick_gelu", False)
@@ -40,6 +43,8 @@ def image_tower(config: dict[str, Any]) -> nn.Module:
 
 def set_size(network: nn.Module, size: int) -> None:
     """Fit an image tower to another input side, its position table resized as open_clip does."""
+    from open_clip.transformer import VisionTransformer
+
     if not isinstance(network, VisionTransformer):
         timm_models.set_size(network.get_submodule("trunk"), size)
         return
@@ -74,6 +79,8 @@ def architecture(name: str) -> Architecture:
         EncoderError: open_clip has no such model or tag, with the nearest names; or the model's
             images are not square.
     """
+    import open_clip
+
     model, _, tag = name.partition(":")
     if model not in open_clip.list_models():
         message = unknown_key(model, open_clip.list_models()).split("; ")
@@ -116,6 +123,8 @@ def architecture(name: str) -> Architecture:
 
 
 def _weights(name: str, hub: str) -> Weights:
+    from open_clip.constants import HF_SAFE_WEIGHTS_NAME
+
     repository, _, file = hub.rpartition("/")
     path = file or HF_SAFE_WEIGHTS_NAME
     suffix = path.rpartition(".")[2]

@@ -105,7 +105,9 @@ def attempt(job: Job, store: Store, report: Report) -> Outcome:
             if missing:
                 _make(job, missing, store, report)
     except Exception as error:
-        text = "".join(traceback.format_exception_only(error)).strip()
+        # Errors of this package are sentences for people; of others the type says something too.
+        ours = type(error).__module__.split(".")[0] == "sonobench"
+        text = str(error) if ours else "".join(traceback.format_exception_only(error)).strip()
         return Outcome(Failure(job.name, text, traceback.format_exc()))
     return Outcome()
 

@@ -67,12 +67,22 @@ def _answer(
         text += _rivals(best, chosen, evaluation, scores, comparisons)
     if controls:
         control = max(controls, key=lambda model: score(model).estimate)
-        text += f" The highest control, {_named(control)}, has {number(score(control).estimate)}"
+        higher = score(control).estimate > score(best).estimate
         text += (
-            ", and the intervals of the two overlap."
-            if score(control).overlaps(score(best))
-            else f" ({number(score(control).low)} to {number(score(control).high)})."
+            f" A control is higher: {_named(control)} has {number(score(control).estimate)}"
+            if higher
+            else f" The highest control, {_named(control)}, has {number(score(control).estimate)}"
         )
+        text += f" ({number(score(control).low)} to {number(score(control).high)})"
+        match comparisons.separable(best, control, evaluation):
+            case True:
+                text += ", and differs on the same patients."
+            case False:
+                text += ", and cannot be told apart on the same patients."
+            case None if score(control).overlaps(score(best)):
+                text += ", and the intervals of the two overlap."
+            case None:
+                text += "."
     return text
 
 
@@ -137,7 +147,12 @@ def _problems(run: RunFolder, scores: Scores) -> list[Finding]:
         f"{' '.join(filter(None, [a.name, a.training]))} has no numbers: {a.reason}"
         for a in absent_models(run, scores)
     ]
-    texts += [f"failed: {f['job']}: {f['error']}" for f in run.manifest["failures"]]
+    # What was skipped because of another job says nothing new.
+    texts += [
+        f"failed: {f['job']}: {f['error']}"
+        for f in run.manifest["failures"]
+        if not f["error"].startswith("skipped, because")
+    ]
     encoders = sorted({model.encoder for model in scores.models})
     for encoder in encoders:
         if run.is_random_looking(encoder):
