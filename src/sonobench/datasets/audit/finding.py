@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 _LISTED = 20
@@ -30,4 +31,4 @@ class Finding:
     @staticmethod
     def some(image_ids: Iterable[str]) -> tuple[str, ...]:
         """The first twenty."""
-        return tuple(str(image_id) for image_id, _ in zip(image_ids, range(_LISTED), strict=False))
+        return tuple(str(image_id) for image_id in islice(image_ids, _LISTED))
