@@ -30,9 +30,11 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from sonobench.adaptation.batches import Labelled
 from sonobench.adaptation.classifier import Classifier, make_classifier
+from sonobench.adaptation.devices import fabric_for
 from sonobench.adaptation.parameter_groups import parameter_groups
-from sonobench.adaptation.training import Fold, Labelled, fabric_for, train
+from sonobench.adaptation.training import Fold, train
 from sonobench.encoders import Encoder, keep_large_blocks, open_encoder, resolve
 from sonobench.images import Geometry, Pack, decode_all
 from sonobench.protocol import EncoderEntry, FullFinetune

@@ -49,6 +49,26 @@ def write_hospital(
     return manifest
 
 
+# For engines: every job may be a process that imports everything, so few of them.
+PROBED_AND_FINETUNED = {
+    "external": [],
+    "encoders": [
+        {"name": "pixel_stats", "adaptations": ["linear_probe"]},
+        {"name": "random:timm:test_efficientnet", "adaptations": ["full_finetune"]},
+    ],
+    "adaptations": {
+        "linear_probe": {},
+        "full_finetune": {"epochs": 2, "batch_size": 4, "micro_batch": 4, "warmup_epochs": 0},
+    },
+}
+
+
+def bytes_of_results(run: Path) -> dict[str, bytes]:
+    """Content of a run's results and of all its predictions, by name."""
+    files = [run / "results.csv", *(run / "predictions").iterdir()]
+    return {file.name: file.read_bytes() for file in files}
+
+
 def macro_f1(run: sonobench.Run, **where: str) -> float:
     chosen = run.results
     usual = {"label_space": "open", "images": "all", "subgroup": "all", "metric": "macro_f1"}

@@ -115,6 +115,23 @@ def test_predicted_classes_have_no_metrics_of_probabilities(tmp_path: Path) -> N
     pd.testing.assert_frame_equal(results, whole.loc[results.index])
 
 
+def test_predicted_classes_beside_the_values_they_are_the_highest_of_change_nothing(
+    tmp_path: Path,
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    both = with_probabilities().assign(predicted=with_classes()["predicted"])
+    beside = main(evaluated(both, tmp_path / "a"))
+    pd.testing.assert_frame_equal(beside, main(evaluated(with_probabilities(), tmp_path / "b")))
+
+
+def test_a_predicted_class_that_has_not_the_highest_value_is_refused(tmp_path: Path) -> None:
+    rows = with_logits().assign(predicted=with_classes()["predicted"])
+    others = {"brain": "femur", "femur": "other", "other": "brain"}
+    rows.loc[5, "predicted"] = others[rows.loc[5, "predicted"]]
+    refused(rows, tmp_path, "line 7", f"predicted is '{rows.loc[5, 'predicted']}'")
+
+
 def test_the_absence_of_probabilities_is_said(tmp_path: Path) -> None:
     file = tmp_path / "p.csv"
     with_classes().to_csv(file, index=False)

@@ -125,6 +125,11 @@ def find_encoders(protocol: Protocol, data_root: Path) -> tuple[list[Member], li
             skipped.append(Skipped(entry.label, str(error)))
         else:
             members.append(Member(entry, specs))
+    left_out = {str(e.name) for e in protocol.encoders} - {str(m.entry.name) for m in members}
+    for member in members:
+        name = str(member.entry.name)
+        if name.startswith("random:") and name.removeprefix("random:") in left_out:
+            _logger.info("%s takes part all the same: random weights need no file", name)
     return members, skipped
 
 

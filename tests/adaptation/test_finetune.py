@@ -1,10 +1,8 @@
 """Fine-tuning of one fold: what moves, what is chosen, how it goes on, and how it can end."""
 
-import importlib
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,133 +10,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_training
 import torch
-from PIL import Image
+from tiny_training import (
+    CLASSES,
+    SHORT,
+    STILL,
+    Hospital,
+    TinyNetwork,
+    encoder_with_threads,
+    encoder_without_dropout,
+    finetune,
+    full,
+    logits,
+    tiny_encoder,
+)
 from torch import Tensor, nn
 
-from sonobench.adaptation import (
-    Adapted,
-    CohortImages,
-    TrainingError,
-    best_learning_rate,
-    finetune_fold,
-)
-from sonobench.adaptation.blocks import checkpoint_blocks
+from sonobench.adaptation import TrainingError, best_learning_rate
+from sonobench.adaptation.batches import Labelled
+from sonobench.adaptation.devices import fabric_for
 from sonobench.adaptation.finetune import guessing_macro_f1
-from sonobench.adaptation.training import Fold, Labelled, _class_weights, fabric_for
-from sonobench.encoders import Encoder, EncoderCard, Preprocess
-from sonobench.images import Geometry, Pack, decode_all
-from sonobench.protocol import Augmentation, FullFinetune, HeadOnly, Lora, Training
-
-CLASSES = ("abdomen", "brain", "femur")
-SIDE = 16
-GEOMETRY = Geometry("squash", SIDE)
-SHORT = {
-    "epochs": 3,
-    "batch_size": 8,
-    "micro_batch": 4,
-    "warmup_epochs": 1,
-    "learning_rate": 1e-2,
-    "precision": "fp32",
-}
-
-
-class _Block(nn.Module):
-    def __init__(self, width: int, norm: Callable[[int], nn.Module]) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-        self.norm = norm(width)
-        self.dropout = nn.Dropout(0.1)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        out: Tensor = maps + self.dropout(self.norm(self.conv(maps)).relu())
-        return out
-
-
-class TinyNetwork(nn.Module):
-    """A residual network of some hundred weights, with batch or with group statistics."""
-
-    def __init__(self, batch_statistics: bool) -> None:
-        super().__init__()
-        norm = nn.BatchNorm2d if batch_statistics else partial(nn.GroupNorm, 1)
-        self.stem = nn.Conv2d(3, 8, 5, stride=4)
-        self.blocks = nn.Sequential(_Block(8, norm), _Block(8, norm))
-
-    def forward(self, images: Tensor) -> Tensor:
-        pooled: Tensor = self.blocks(self.stem(images)).mean((2, 3))
-        return pooled
-
-
-def tiny_encoder(batch_statistics: bool = True, network: type[nn.Module] = TinyNetwork) -> Encoder:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = network(batch_statistics)
-    return Encoder(made, EncoderCard("tiny", Preprocess(GEOMETRY), dimension=8))
-
-
-class Hospital:
-    """One image a patient and class, a bright bar whose place is the class; packs and tables."""
-
-    def __init__(self, folder: Path, patients: int = 20) -> None:
-        rng = np.random.default_rng(0)
-        files, rows = [], []
-        for patient in range(patients):
-            role = ("train", "train", "train", "validation", "test")[patient % 5]
-            for position, label in enumerate(CLASSES):
-                pixels = rng.rayleigh(30, (40, 48))
-                pixels[6 + 10 * position : 12 + 10 * position] += 150
-                files.append(folder / f"{patient}_{label}.png")
-                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(files[-1])
-                rows.append((files[-1].name, "home", f"p{patient}", label, role))
-        columns = ["image_id", "dataset", "subject_id", "label", "role"]
-        table = pd.DataFrame(rows, columns=columns)
-        self.samples = table.drop(columns="role")
-        self.splits = table[["image_id", "role"]].assign(fold=0)
-        packs = {GEOMETRY: folder / "exact", GEOMETRY.for_training(): folder / "training"}
-        for place in packs.values():
-            place.mkdir()
-        decode_all(files, None, packs)
-        exact, training = (Pack(place, geometry) for geometry, place in packs.items())
-        self.cohorts = {"home": CohortImages(exact, np.arange(len(files)), training)}
-
-
-@pytest.fixture(scope="module")
-def hospital(tmp_path_factory: pytest.TempPathFactory) -> Hospital:
-    return Hospital(tmp_path_factory.mktemp("hospital"))
-
-
-def finetune(
-    hospital: Hospital,
-    scratch: Path,
-    settings: Training,
-    encoder: Callable[[], Encoder] = tiny_encoder,
-    **others: Any,
-) -> Adapted:
-    return finetune_fold(
-        encoder,
-        hospital.cohorts,
-        hospital.samples,
-        hospital.splits,
-        CLASSES,
-        settings,
-        **{
-            "fold": 0,
-            "seed": 0,
-            "device": "cpu",
-            "evaluation_batch": 16,
-            "scratch": scratch,
-            **others,
-        },
-    )
-
-
-def full(**changes: Any) -> FullFinetune:
-    return FullFinetune(**(SHORT | changes))
-
-
-def logits(adapted: Adapted) -> np.ndarray[Any, np.dtype[np.float32]]:
-    return np.stack(adapted.predictions["logits"].tolist())
-
+from sonobench.adaptation.training import Fold, _class_weights
+from sonobench.protocol import FullFinetune, HeadOnly, Lora, Training
 
 # ── what is learnt ───────────────────────────────────────────────────────────────────────────────
 
@@ -213,26 +107,6 @@ def test_training_ends_when_patience_does(hospital: Hospital, tmp_path: Path) ->
     assert len(diagnostics) == 3
 
 
-# Augmentation and dropout are drawn for each micro-batch and device.
-STILL = Augmentation(
-    smallest_crop=1,
-    aspect_ratio=1,
-    horizontal_flip=0,
-    rotation=0,
-    brightness=0,
-    contrast=0,
-    gamma=0,
-)
-
-
-def encoder_without_dropout() -> Encoder:
-    made = tiny_encoder(False)
-    for module in made.network.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return made
-
-
 def test_gradients_that_are_accumulated_are_those_of_the_whole_batch(
     hospital: Hospital, tmp_path: Path
 ) -> None:
@@ -245,31 +119,10 @@ def test_gradients_that_are_accumulated_are_those_of_the_whole_batch(
     np.testing.assert_allclose(*found, atol=1e-3)
 
 
-class _WithThreads(nn.Module):
-    """Looks whether a process that shares a training computes as the one that started it."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        assert not self.training or torch.get_num_threads() == 3
-        features: Tensor = self.network(images)
-        return features
-
-
-def encoder_with_threads() -> Encoder:
-    made = encoder_without_dropout()
-    return Encoder(_WithThreads(made.network), made.card)
-
-
 @pytest.mark.slow
 def test_two_devices_that_share_micro_batches_give_what_one_gives(
     hospital: Hospital, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # By the name under which other processes can import it.
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    importable = importlib.import_module("test_finetune")
     # Also within a Slurm job, whose one task starts the processes itself.
     for name in ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE"):
         monkeypatch.setenv(name, "1")
@@ -285,7 +138,7 @@ def test_two_devices_that_share_micro_batches_give_what_one_gives(
             hospital,
             tmp_path / "shared",
             still.model_copy(update={"devices": 2}),
-            importable.encoder_with_threads,
+            encoder_with_threads,
         )
     finally:
         torch.set_num_threads(threads)
@@ -312,7 +165,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_finetune import Hospital, finetune, full
+from tiny_training import Hospital, finetune, full
 folder, scratch, stop_at, settings = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), full()
 seen = 0
 def count(images):
@@ -331,7 +184,13 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_to_the_same_bytes(
         (tmp_path / name).mkdir()
     expected = finetune(hospital, tmp_path / "undisturbed", full())
     # 36 training images make 4 steps of 8 an epoch: this is in the second epoch.
-    script = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path / "images")]
+    script = [
+        sys.executable,
+        "-c",
+        KILLED,
+        str(Path(tiny_training.__file__).parent),
+        str(tmp_path / "images"),
+    ]
     ended = subprocess.run([*script, str(tmp_path / "killed"), "48"], check=False)
     assert ended.returncode == -signal.SIGKILL
     assert (tmp_path / "killed" / "last.pt").is_file()
@@ -432,93 +291,3 @@ def test_the_best_learning_rate_is_that_of_the_best_epoch() -> None:
     assert best_learning_rate(trials) == 1e-3
     diverged = trial(np.nan, np.nan, best=False)
     assert best_learning_rate({1e-4: trial(0.3, 1.0), 1e-2: diverged}) == 1e-4
-
-
-# ── memory ───────────────────────────────────────────────────────────────────────────────────────
-
-
-class _LimitedNetwork(TinyNetwork):
-    """Raises what CUDA raises once the activations that are kept exceed a limit in bytes."""
-
-    limit = 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        kept = 0
-
-        def keep(tensor: Tensor) -> Tensor:
-            nonlocal kept
-            kept += tensor.nbytes
-            if kept > self.limit:
-                raise torch.OutOfMemoryError(f"{kept} bytes kept, {self.limit} there")
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            return super().forward(images)
-
-
-def limited(limit: int, *, batch_statistics: bool) -> Callable[[], Encoder]:
-    network = type("Limited", (_LimitedNetwork,), {"limit": limit})
-    return partial(tiny_encoder, batch_statistics, network)
-
-
-def kept_bytes(batch_statistics: bool, images: int, checkpointed: bool) -> int:
-    """What a forward pass of the tiny network keeps, found by raising the limit."""
-    for limit in range(1_000, 1_000_000, 500):
-        network = limited(limit, batch_statistics=batch_statistics)().network
-        network.train().requires_grad_(True)
-        if checkpointed:
-            checkpoint_blocks(network)
-        try:
-            network(torch.zeros(images, 3, SIDE, SIDE))
-        except torch.OutOfMemoryError:
-            continue
-        return limit
-    raise AssertionError
-
-
-def test_out_of_memory_activations_are_computed_again_with_the_same_result(
-    hospital: Hospital, tmp_path: Path
-) -> None:
-    enough = kept_bytes(True, 4, True)
-    assert enough < kept_bytes(True, 4, False)
-    for name in ("free", "limited"):
-        (tmp_path / name).mkdir()
-    expected = finetune(hospital, tmp_path / "free", full())
-    found = finetune(hospital, tmp_path / "limited", full(), limited(enough, batch_statistics=True))
-    assert found.diagnostics["checkpointed"].all()
-    # Running statistics too have moved once a step only.
-    np.testing.assert_allclose(logits(found), logits(expected), atol=1e-4)
-
-
-def test_then_micro_batches_shrink_where_there_are_no_batch_statistics(
-    hospital: Hospital, tmp_path: Path
-) -> None:
-    enough = kept_bytes(False, 1, True)
-    adapted = finetune(hospital, tmp_path, full(), limited(enough, batch_statistics=False))
-    assert adapted.diagnostics["micro_batch"].max() < 4
-    assert len(adapted.predictions) == 24
-
-
-class _SmallBatches(TinyNetwork):
-    """Has no memory for more than two images that are trained on."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and len(images) > 2:
-            raise torch.OutOfMemoryError
-        return super().forward(images)
-
-
-def test_also_where_they_are_frozen_as_they_are_then_of_no_batch(
-    hospital: Hospital, tmp_path: Path
-) -> None:
-    small = partial(tiny_encoder, True, _SmallBatches)
-    adapted = finetune(hospital, tmp_path, HeadOnly(**SHORT), small)
-    assert set(adapted.diagnostics["micro_batch"]) == {2}
-
-
-def test_with_batch_statistics_it_ends_with_a_micro_batch_that_fits(
-    hospital: Hospital, tmp_path: Path
-) -> None:
-    enough = kept_bytes(True, 2, True)
-    with pytest.raises(TrainingError, match="2 fits: set micro_batch to 2"):
-        finetune(hospital, tmp_path, full(), limited(enough, batch_statistics=True))

@@ -12,7 +12,7 @@ from typing import Any
 import engine_jobs
 import pytest
 from engine_jobs import ALL_OF_CHAIN, chain, lines, task, text, wait_until
-from hospitals import WriteProtocol
+from hospitals import PROBED_AND_FINETUNED, WriteProtocol, bytes_of_results
 
 import sonobench
 from sonobench.engine import Job, RayEngine, Resources, Store
@@ -146,9 +146,8 @@ def test_an_address_where_nobody_listens_is_refused(tmp_path: Path) -> None:
 def test_a_benchmark_has_the_same_bytes_as_on_one_machine(
     cluster: Any, write_protocol: WriteProtocol, tmp_path: Path
 ) -> None:
-    protocol = write_protocol(external=[])
+    protocol = write_protocol(**PROBED_AND_FINETUNED)
     sonobench.run(protocol, tmp_path / "local", workers=1)
     run = sonobench.run(protocol, tmp_path / "ray", engine="ray", ray_address=cluster.address)
     assert run.failures == ()
-    for file in ("results.csv", "predictions/pixel_stats__linear_probe.parquet"):
-        assert (tmp_path / "ray" / file).read_bytes() == (tmp_path / "local" / file).read_bytes()
+    assert bytes_of_results(tmp_path / "ray") == bytes_of_results(tmp_path / "local")

@@ -9,7 +9,7 @@ from pathlib import Path
 import engine_jobs
 import pytest
 from engine_jobs import ALL_OF_CHAIN, chain, lines, task, text, wait_until
-from hospitals import WriteProtocol
+from hospitals import PROBED_AND_FINETUNED, WriteProtocol, bytes_of_results
 
 import sonobench
 from sonobench.engine import EngineError, Job, SlurmEngine, Store
@@ -110,10 +110,8 @@ def test_what_slurm_refuses_fails_alone(
 def test_a_benchmark_has_the_same_bytes_as_on_one_machine(
     write_protocol: WriteProtocol, tmp_path: Path
 ) -> None:
-    # Every job is a process that imports everything: few of them.
-    sonobench.run(write_protocol(external=[]), tmp_path / "local", workers=1)
-    protocol = write_protocol(external=[], resources={"slurm_executor": "local"})
+    sonobench.run(write_protocol(**PROBED_AND_FINETUNED), tmp_path / "local", workers=1)
+    protocol = write_protocol(**PROBED_AND_FINETUNED, resources={"slurm_executor": "local"})
     run = sonobench.run(protocol, tmp_path / "slurm", workers=2, engine="slurm")
     assert run.failures == ()
-    for file in ("results.csv", "predictions/pixel_stats__linear_probe.parquet"):
-        assert (tmp_path / "slurm" / file).read_bytes() == (tmp_path / "local" / file).read_bytes()
+    assert bytes_of_results(tmp_path / "slurm") == bytes_of_results(tmp_path / "local")

@@ -4,11 +4,11 @@ Every adaptation returns `Adapted`: predictions on validation, test and external
 diagnostics of its training.
 """
 
+from sonobench.adaptation.devices import TrainingError
 from sonobench.adaptation.finetune import CohortImages, best_learning_rate, finetune_fold
 from sonobench.adaptation.linear_probe import linear_probe
 from sonobench.adaptation.majority import majority_class
 from sonobench.adaptation.predictions import Adapted
-from sonobench.adaptation.training import TrainingError
 
 __all__ = [
     "Adapted",

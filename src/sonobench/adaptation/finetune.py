@@ -10,7 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from sonobench.adaptation.batches import Images, Labelled, predict
 from sonobench.adaptation.classifier import Classifier, make_classifier
+from sonobench.adaptation.devices import fabric_for
 from sonobench.adaptation.predictions import (
     PREDICTED_ROLES,
     Adapted,
@@ -18,17 +20,7 @@ from sonobench.adaptation.predictions import (
     prediction_rows,
     role_matrix,
 )
-from sonobench.adaptation.training import (
-    Fold,
-    Images,
-    Labelled,
-    Trained,
-    best_epoch,
-    derived_seed,
-    fabric_for,
-    predict,
-    train,
-)
+from sonobench.adaptation.training import Fold, Trained, best_epoch, derived_seed, train
 from sonobench.encoders import Encoder, keep_large_blocks
 from sonobench.images import Pack
 from sonobench.protocol import Training

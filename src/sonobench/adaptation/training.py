@@ -3,10 +3,8 @@
 import hashlib
 import logging
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,67 +14,25 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from sklearn.metrics import f1_score
 from timm.layers.norm_act import convert_sync_batchnorm
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from sonobench.adaptation.batches import Images, Labelled, predict
 from sonobench.adaptation.blocks import checkpoint_blocks
 from sonobench.adaptation.classifier import Classifier
-from sonobench.adaptation.memory import MemoryPlan
+from sonobench.adaptation.devices import TrainingError, arithmetic, fabric_for, set_arithmetic
+from sonobench.adaptation.memory import MemoryPlan, advice, statistics_unmoved
 from sonobench.adaptation.parameter_groups import parameter_groups
-from sonobench.images import Pack, augment
+from sonobench.adaptation.saved_epochs import SavedEpochs
+from sonobench.images import augment
 from sonobench.protocol import Training
 
 _logger = logging.getLogger("sonobench")
 
-_LAST = "last.pt"
-# Share of a device's free memory that images may take, so as to be read from the disk once.
-_RESIDENT_SHARE = 0.25
 # Steps between looks at the loss: each look waits for an accelerator.
 _LOOK_EVERY = 16
-
-
-class TrainingError(ValueError):
-    """A training that cannot be done; the message says what to change."""
-
-
-class Images:
-    """Images of a pack, as uint8 tensors on a device; kept there where they fit.
-
-    On the CPU the pack's memory map is read, which processes share.
-    """
-
-    def __init__(self, pack: Pack, positions: npt.NDArray[np.int64], device: torch.device) -> None:
-        self._pack = pack
-        self._positions = positions
-        self._device = device
-        self._resident: Tensor | None = None
-        if device.type == "cuda":
-            # All three channels: one image that is not grey makes all of them so.
-            needed = len(positions) * 3 * pack.geometry.size**2
-            if needed < _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
-                self._resident = torch.from_numpy(pack.batch(positions)).to(device)
-
-    def __len__(self) -> int:
-        return len(self._positions)
-
-    def batch(self, chosen: npt.NDArray[np.int64]) -> Tensor:
-        """(B, C, S, S) uint8 on the device."""
-        if self._resident is not None:
-            return self._resident[torch.from_numpy(chosen).to(self._device)]
-        return torch.from_numpy(self._pack.batch(self._positions[chosen])).to(self._device)
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """Images of a pack and their labels, (N,) int64 in 0 … K − 1."""
-
-    pack: Pack
-    positions: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -113,30 +69,6 @@ class Trained(NamedTuple):
 def derived_seed(*parts: object) -> int:
     """A seed that depends on all of `parts`, and on nothing that was drawn before."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8]) >> 1
-
-
-def fabric_for(settings: Training, device: str) -> Fabric:
-    """Devices and precision as an adaptation has them.
-
-    Raises:
-        TrainingError: bf16 is asked for where there is none.
-    """
-    if settings.precision == "bf16":
-        native = (
-            torch.cuda.is_bf16_supported(including_emulation=False)
-            if device == "cuda"
-            else torch.cpu._is_avx512_bf16_supported()
-        )
-        if not native:
-            raise TrainingError(f"this {device} device has no bf16; set precision to fp32")
-    return Fabric(
-        accelerator=device,
-        devices=settings.devices,
-        strategy="ddp_spawn" if settings.devices > 1 else "auto",
-        precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
-        # Processes are started here, also within a Slurm job, whose own tasks are of the engine.
-        plugins=LightningEnvironment(),
-    )
 
 
 def train(
@@ -181,7 +113,7 @@ def train(
             plan=plan,
             evaluation_batch=evaluation_batch,
             scratch=scratch,
-            arithmetic=_arithmetic(),
+            process=arithmetic(),
             on_images=told[0],
             on_note=told[1],
         )
@@ -190,7 +122,7 @@ def train(
             return trained
         following = plan.following(make().batch_statistics)
         if following is None:
-            raise TrainingError(_advice(fabric, make, settings, plan))
+            raise TrainingError(advice(fabric, make, settings, plan))
         _logger.warning("out of memory with %s; going on with %s", plan, following)
         plan = following
 
@@ -203,7 +135,7 @@ def _attempt(
     plan: MemoryPlan,
     evaluation_batch: int,
     scratch: Path,
-    arithmetic: tuple[int, bool, bool],
+    process: tuple[int, bool, bool],
     on_images: Callable[[int], None],
     on_note: Callable[[str], None],
 ) -> Trained | None:
@@ -211,7 +143,7 @@ def _attempt(
 
     What was allocated is released when it returns.
     """
-    _set_arithmetic(*arithmetic)
+    set_arithmetic(*process)
     try:
         with torch.random.fork_rng():
             session = _Session(fabric, make(), fold, settings, plan, evaluation_batch, scratch)
@@ -224,18 +156,6 @@ def _attempt(
                 f"{plan.micro_batch}; set a smaller one"
             ) from None
         return None
-
-
-def _arithmetic() -> tuple[int, bool, bool]:
-    """What processes that share a training must have as the one that starts them."""
-    backends = torch.backends
-    return torch.get_num_threads(), backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
-
-
-def _set_arithmetic(threads: int, tf32_products: bool, tf32_convolutions: bool) -> None:
-    torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = tf32_products
-    torch.backends.cudnn.allow_tf32 = tf32_convolutions
 
 
 class _Session:
@@ -256,7 +176,7 @@ class _Session:
         self._plan = plan
         self._seed = fold.seed
         self._evaluation_batch = evaluation_batch
-        self._scratch = scratch
+        self._saved = SavedEpochs(scratch)
         self._size = classifier.encoder.card.preprocess.geometry.size
         if plan.checkpointed:
             checkpoint_blocks(classifier.encoder.network)
@@ -302,7 +222,7 @@ class _Session:
                 f"{record['validation_macro_f1']:.3f}, best in epoch {(best or 0) + 1}"
             )
         best = best_epoch(history, self._settings)
-        return Trained(history, self._best_file(best or 0))
+        return Trained(history, self._saved.best_file(best or 0))
 
     def _epoch(self, epoch: int, on_images: Callable[[int], None]) -> dict[str, Any]:
         start = time.perf_counter()
@@ -356,7 +276,7 @@ class _Session:
                     label_smoothing=self._settings.label_smoothing,
                 )
                 loss = loss / whole
-                with _statistics_unmoved(self._classifier, self._plan.checkpointed):
+                with statistics_unmoved(self._classifier, self._plan.checkpointed):
                     # DDP averages gradients over devices, the loss is a sum over them.
                     self._fabric.backward(loss * world)
             loss_sum += loss.detach()
@@ -405,10 +325,9 @@ class _Session:
 
     def _resume(self) -> list[dict[str, Any]]:
         """The saved epochs' history, with weights and optimiser as they were after the last."""
-        file = self._scratch / _LAST
-        if not file.is_file():
+        saved = self._saved.last(self._fabric.device)
+        if saved is None:
             return []
-        saved = torch.load(file, map_location=self._fabric.device, weights_only=True)
         self._classifier.load_moving_state(saved["classifier"])
         self._optimizer.load_state_dict(saved["optimizer"])
         history: list[dict[str, Any]] = saved["history"]
@@ -416,32 +335,11 @@ class _Session:
 
     def _save(self, history: list[dict[str, Any]], *, improved: bool) -> None:
         if self._fabric.global_rank == 0:
-            state = self._classifier.moving_state()
-            epoch = len(history) - 1
-            # The best first: the last names it.
-            if improved:
-                _write(state, self._best_file(epoch))
+            weights = self._classifier.moving_state()
             optimizer = self._optimizer.state_dict()
-            saved = {"classifier": state, "optimizer": optimizer, "history": history}
-            _write(saved, self._scratch / _LAST)
-            if improved:
-                for file in self._scratch.glob("best-*.pt"):
-                    if file != self._best_file(epoch):
-                        file.unlink()
+            state = {"classifier": weights, "optimizer": optimizer, "history": history}
+            self._saved.save(len(history) - 1, state, weights if improved else None)
         self._fabric.barrier()
-
-    def _best_file(self, epoch: int) -> Path:
-        return self._scratch / f"best-{epoch}.pt"
-
-
-def predict(fabric: Fabric, classifier: Classifier, images: Images, batch: int) -> Tensor:
-    """Logits (N, K) float32 on the CPU, in evaluation mode, in the precision of the training."""
-    classifier.eval()
-    logits = []
-    with torch.inference_mode(), fabric.autocast():
-        for chosen in np.array_split(np.arange(len(images)), math.ceil(len(images) / batch)):
-            logits.append(classifier(images.batch(chosen)).cpu())
-    return torch.cat(logits)
 
 
 def best_epoch(history: list[dict[str, Any]], settings: Training) -> int | None:
@@ -462,65 +360,6 @@ def _class_weights(fold: Fold, settings: Training) -> Tensor:
         shown = counts > 0
         weights = np.where(shown, len(fold.train.labels) / (shown.sum() * counts.clip(1)), 0.0)
     return torch.from_numpy(weights.astype(np.float32))
-
-
-@contextmanager
-def _statistics_unmoved(network: nn.Module, checkpointed: bool) -> Iterator[None]:
-    """Let running statistics alone where blocks are computed again, which would move them twice."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    norms = norms if checkpointed else []
-    before = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, before, strict=True):
-            norm.momentum = momentum
-
-
-def _advice(
-    fabric: Fabric, make: Callable[[], Classifier], settings: Training, plan: MemoryPlan
-) -> str:
-    """What to do where no plan is left, found by trying."""
-    for size in range(min(plan.micro_batch, settings.batch_size) - 1, 0, -1):
-        if settings.batch_size % size == 0 and _fits(fabric, make(), settings, size):
-            return (
-                f"the device's memory is not enough for micro_batch {plan.micro_batch}, even with "
-                f"activations computed again; {size} fits: set micro_batch to {size}. It is not "
-                "changed silently, as the network has batch statistics, which would be of fewer "
-                "images"
-            )
-    return "the device's memory is not enough for one image; choose a smaller size or network"
-
-
-def _fits(fabric: Fabric, classifier: Classifier, settings: Training, count: int) -> bool:
-    """Whether steps of `count` images fit, activations computed again."""
-    checkpoint_blocks(classifier.encoder.network)
-    classifier.to(fabric.device).to(memory_format=torch.channels_last).train()
-    side = classifier.encoder.card.preprocess.geometry.size
-    images = torch.zeros(count, 3, side, side, dtype=torch.uint8, device=fabric.device)
-    optimizer = torch.optim.AdamW(parameter_groups(classifier, settings), fused=True)
-    try:
-        # The second has the optimiser's moments beside it.
-        for _ in range(2):
-            with fabric.autocast():
-                loss = classifier(images).sum()
-            loss.backward()
-            optimizer.step()
-    except torch.OutOfMemoryError:
-        return False
-    return True
-
-
-def _write(content: Any, file: Path) -> None:
-    """Put a file in place at once, after it is on the disk."""
-    aside = file.with_suffix(".aside")
-    with aside.open("wb") as handle:
-        torch.save(content, handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    aside.replace(file)
 
 
 def _tell_nobody(_: object) -> None:

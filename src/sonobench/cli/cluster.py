@@ -106,16 +106,19 @@ def gc(
     with user_errors():
         store = _store_of(place)
         kept = _needed_by(keep) if keep else None
-        total = 0
-        for piece in list(engine.garbage(store, kept)):
-            total += piece.size
+        pieces = list(engine.garbage(store, kept))
+        for piece in pieces:
             path = piece.path.relative_to(store.root)
             _console.print(
                 f"{path}: {piece.reason}, {_size(piece.size)}", markup=False, soft_wrap=True
             )
             if delete:
                 engine.remove(store, piece)
-    _console.print(f"{_size(total)} {'removed' if delete else 'can go: --delete removes it'}")
+    total = _size(sum(piece.size for piece in pieces))
+    if not pieces:
+        _console.print("nothing can go")
+    else:
+        _console.print(f"{total} removed" if delete else f"{total} can go: --delete removes it")
 
 
 def _store_of(place: Path) -> Store:

@@ -61,7 +61,7 @@ def evaluate_file(
 ) -> None:
     """Evaluate predictions made elsewhere, with patient-level intervals and comparisons.
 
-    FILE has the columns image_id, subject_id (the patient), label and exactly one of:
+    FILE has the columns image_id, subject_id (the patient), label and one of:
     logit[CLASS] or probability[CLASS] for every class, logits or probabilities (lists),
     predicted. Further ones that are used: encoder, adaptation, fold, seed, role (validation,
     test, external), dataset, site, device, operator, brain_plane, pixel_sha256.

@@ -146,6 +146,8 @@ def _members(file: Path, archive: Archive) -> Iterator[Iterator[_Member]]:
                         yield _checked(_tar_members(packed), file, archive)
     except DatasetError:
         raise
+    except FileNotFoundError:
+        raise DatasetError(f"{file} is not there; expected the archive {archive.file}") from None
     # zipfile, tarfile and lzma raise a dozen kinds of errors on damaged files; whatever it was,
     # this archive cannot be used and the message carries the cause.
     except Exception as error:

@@ -168,7 +168,7 @@ class Display:
                 total = int(value)
                 bar = self._bars.add_task(escape(job.name), total=total, status="")
                 self._running[job.name] = _Running(job, bar, total)
-                _logger.info("%s: started, %s %s", job.name, f"{total:,}", job.unit)
+                _logger.info("%s: started, %s", job.name, _amount(total, job))
             running = self._running.get(job.name)
             if running is None:
                 return  # from a thread that has outlived its step
@@ -211,7 +211,7 @@ class Display:
         elif running is not None:
             seconds = time.monotonic() - running.began
             _logger.info(
-                "%s: done, %s %s in %s", job.name, f"{running.done:,}", job.unit, _duration(seconds)
+                "%s: done, %s in %s", job.name, _amount(running.done, job), _duration(seconds)
             )
         else:
             _logger.info("%s: done by another process", job.name)
@@ -222,6 +222,10 @@ class Display:
                 lines = [f"{each.title()}: {each.status()}" for each in self._running.values()]
             for line in lines:
                 _logger.info("%s", line)
+
+
+def _amount(count: int, job: Job) -> str:
+    return f"{count:,} {job.unit.removesuffix('s') if count == 1 else job.unit}"
 
 
 def _duration(seconds: float) -> str:

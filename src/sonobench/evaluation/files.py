@@ -49,7 +49,8 @@ def read_predictions_file(
     """Read predictions that were not made by a run.
 
     Columns: `image_id`, `subject_id`, `label`, and one of: `logit[CLASS]` or `probability[CLASS]`
-    for every class, `logits` or `probabilities` (Parquet: a list an image), `predicted` (a class).
+    for every class, `logits` or `probabilities` (Parquet: a list an image), `predicted` (a class;
+    beside the others it must be the one of the highest value).
     Optional: `encoder`, `adaptation`, `fold`, `seed`, `role` (validation, test or external),
     `dataset`, `site`, `device`, `operator`, `brain_plane`, `pixel_sha256`. Without `role` all
     images are external, so that the classes of a dataset are those that it has images of. Rows of
@@ -144,7 +145,9 @@ def _outputs(
         raise TableError(f"{file}: expected different classes, found {', '.join(classes)}")
     by_class = {name: match for name in rows if (match := _BY_CLASS.match(str(name)))}
     kinds = {match[1] for match in by_class.values()}
-    kinds |= {name for name in ("logits", "probabilities", "predicted") if name in rows}
+    kinds |= {name for name in ("logits", "probabilities") if name in rows}
+    if not kinds and "predicted" in rows:
+        return _one_hot(rows, file, classes)
     if len(kinds) != 1:
         raise TableError(
             f"{file}: expected one of: columns logit[CLASS] or probability[CLASS] for every class, "
@@ -152,8 +155,6 @@ def _outputs(
             + (", ".join(sorted(kinds)) or "none of them")
         )
     (kind,) = kinds
-    if kind == "predicted":
-        return _one_hot(rows, file, classes)
     if by_class:
         names = tuple(match[2] for match in by_class.values())
         if classes and set(classes) != set(names):
@@ -185,7 +186,26 @@ def _outputs(
                 f"{_place(file, bad)}: expected probabilities that sum to 1, found {found}"
             )
         values = np.log(np.maximum(values, _LEAST_PROBABILITY))
-    return names, values.astype(np.float32), True
+    logits = values.astype(np.float32)
+    if "predicted" in rows:
+        _check_predicted(rows, file, names, logits)
+    return names, logits, True
+
+
+def _check_predicted(
+    rows: pd.DataFrame, file: Path, names: tuple[str, ...], logits: npt.NDArray[np.float32]
+) -> None:
+    """Whoever chose by a threshold must not be scored by the highest value without knowing."""
+    place = pd.Index(names).get_indexer(pd.Index(rows["predicted"].astype(str)))
+    rows_of = np.arange(len(rows))
+    other = (place < 0) | (logits[rows_of, place] < logits.max(axis=1))
+    if other.any():
+        row = int(np.flatnonzero(other)[0])
+        raise TableError(
+            f"{_place(file, other)}: predicted is {rows['predicted'].iloc[row]!r}, but the highest "
+            f"value is that of {names[int(logits[row].argmax())]!r}; leave out the column "
+            "predicted, or the values"
+        )
 
 
 def _one_hot(

@@ -118,7 +118,10 @@ def _common(
     }
     everywhere = set.intersection(*[set(rows["image_id"]) for rows in tested.values()])
     if not everywhere:
-        notes.append(f"{evaluation}: no image is in all of {', '.join(runs)}")
+        notes.append(
+            f"{evaluation}: no image is in all of {', '.join(runs)} (by image_id; pseudonyms are "
+            "those of one key, and of no run without them)"
+        )
         return None
     fewer = {name: rows["image_id"].nunique() for name, rows in tested.items()}
     if set(fewer.values()) != {len(everywhere)}:

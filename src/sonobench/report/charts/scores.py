@@ -145,7 +145,7 @@ def drops(run: RunFolder, scores: Scores) -> Figure:
                 for model in models
             ]
         )
-        frame["difference"] = frame["external"] - frame["home"]
+        frame["drop"] = frame["home"] - frame["external"]
         ends = frame[["home", "external"]]
         scale = share_axis(ends, below=0.02)
         base = alt.Chart(frame, height=_height(models)).encode(
@@ -155,13 +155,13 @@ def drops(run: RunFolder, scores: Scores) -> Figure:
                 alt.Tooltip("adaptation:N"),
                 alt.Tooltip("home:Q", title="in-domain", format=".3f"),
                 alt.Tooltip("external:Q", title="external", format=".3f"),
-                alt.Tooltip("difference:Q", format="+.3f"),
+                alt.Tooltip("drop:Q", format="+.3f"),
             ],
         )
         line = base.mark_rule(strokeWidth=2).encode(x=alt.X("home:Q", scale=scale), x2="external:Q")
         places = ["in-domain", where]
         ends_of = frame.melt(
-            ["encoder", "adaptation", "difference"], ["home", "external"], "place", "value"
+            ["encoder", "adaptation", "drop"], ["home", "external"], "place", "value"
         )
         ends_of["place"] = ends_of["place"].map({"home": "in-domain", "external": where})
         ends_of = ends_of.merge(frame[["encoder", "adaptation", "home", "external"]])
@@ -177,14 +177,15 @@ def drops(run: RunFolder, scores: Scores) -> Figure:
             )
         )
         text = base.mark_text(align="left", dx=8).encode(
-            x=alt.value("width"), text=alt.Text("difference:Q", format="+.3f")
+            x=alt.value("width"), text=alt.Text("drop:Q", format="+.3f")
         )
         panels.append(Panel(f"in-domain against {where}", line + points + text))
     return Figure(
         "drops",
         "What is lost abroad",
         "Each line joins a model's macro F1 at home (circle) and abroad (square); the number is "
-        "external minus in-domain. Cohorts may differ in their classes, so a model can also gain.",
+        "the drop, in-domain minus external. Each macro F1 is the mean over its own cohort's "
+        "classes: where those differ, so does what is asked, and a model can also gain.",
         tuple(panels),
     )
 
