@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from hashlib import md5
+from hashlib import md5, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -82,9 +82,15 @@ def facts(
     name: str, files: Files, patients: int, record: str = "http://nowhere.invalid"
 ) -> Archive:
     """What is known of the published archive, with the stand-in's counts."""
-    images = sum(file.endswith(".png") for file in files)
     return replace(
-        ARCHIVES[name], record=record, images=images, patients=patients, largest_size=10**7
+        ARCHIVES[name],
+        record=record,
+        images=sum(file.endswith(".png") for file in files),
+        patients=patients,
+        metadata_sha256=next(
+            sha256(data).hexdigest() for file, data in files.items() if file.endswith(".csv")
+        ),
+        largest_size=10**7,
     )
 
 
@@ -118,8 +124,10 @@ def served(server: Server) -> Iterator[Server]:
         def do_GET(self) -> None:
             if self.path == "/record":
                 self._record()
-            else:
+            elif self.path == "/file":
                 self._file()
+            else:
+                self.send_error(404)
 
         def _record(self) -> None:
             digest = server.published_md5 or md5(server.content).hexdigest()

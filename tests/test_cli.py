@@ -1,5 +1,6 @@
 """The command line, as a user calls it."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,6 +26,21 @@ def test_a_run_ends_with_a_table_and_the_path_of_a_report(
     assert code == 0
     assert "pixel_stats" in shown
     assert f"report: {out / 'report.html'}" in shown
+
+
+@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["status", "nowhere"]])
+def test_help_and_status_do_not_wait_for_torch(command: list[str]) -> None:
+    program = (
+        "import sys\n"
+        "from sonobench.cli import app\n"
+        f"try: app({command})\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'timm', 'pandas', 'scipy'} & set(sys.modules)))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert shown.splitlines()[-1] == "[]"
 
 
 def test_a_report_is_written_again(write_protocol: WriteProtocol, tmp_path: Path) -> None:

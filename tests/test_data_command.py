@@ -71,7 +71,7 @@ def test_fetch_check_unpack_audit_run(published: dict[str, Server], tmp_path: Pa
         "Zenodo_dataset",
         "downloads",
     ]
-    assert list((tmp_path / "data" / "downloads").iterdir()) == []
+    assert [p for p in (tmp_path / "data" / "downloads").iterdir() if p.suffix != ".lock"] == []
 
     code, shown = call("data", "list", *root)
     assert code == 0
@@ -223,16 +223,85 @@ def test_problems_are_listed_with_rows_and_status_2(scans: Path) -> None:
     assert "2 problems in" in shown
 
 
-def test_an_audit_with_an_error_gives_status_1(scans: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def own(scans: Path, tmp_path: Path) -> Path:
+    """A protocol of the scans, which have their manifest."""
     call("data", "init", scans, "--patient-pattern", "case([0-9]+)")
-    (scans / "femur" / "case2_femur.png").write_bytes(
-        (scans / "brain" / "case2_brain.png").read_bytes()
-    )
     protocol = tmp_path / "protocol.yaml"
     source = {"loader": "manifest", "name": "own", "path": "scans/manifest.csv"}
     sections = {"classes": ["brain", "femur"], "external": [], "source": source}
     split = {"scheme": "cross_validation", "folds": 2}
     protocol.write_text(yaml.safe_dump({**PROTOCOL, **sections, "split": split}))
-    code, shown = call("data", "audit", protocol, "--out", tmp_path / "run")
+    return protocol
+
+
+def test_an_audit_with_an_error_gives_status_1(own: Path, scans: Path, tmp_path: Path) -> None:
+    (scans / "femur" / "case2_femur.png").write_bytes(
+        (scans / "brain" / "case2_brain.png").read_bytes()
+    )
+    code, shown = call("data", "audit", own, "--out", tmp_path / "run")
     assert code == 1
     assert "label_conflict" in shown
+
+
+@pytest.mark.parametrize(("unreadable", "status"), [("stop", 1), ("leave_out", 0)])
+def test_an_unreadable_image_is_an_error_where_a_run_stops_at_it(
+    own: Path, scans: Path, tmp_path: Path, unreadable: str, status: int
+) -> None:
+    (scans / "femur" / "case2_femur.png").write_bytes(b"broken")
+    own.write_text(f"{own.read_text()}\nunreadable: {unreadable}\n")
+    code, _ = call("data", "audit", own, "--out", tmp_path / "run")
+    assert code == status
+
+
+def test_an_audit_does_not_put_names_back_into_a_run_with_pseudonyms(
+    own: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").write_text('{"pseudonymised": true}')
+    code, shown = call("data", "audit", own, "--out", tmp_path / "run")
+    assert code == 2
+    assert "holds a run with pseudonyms" in shown
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["manifest.json"]
+
+
+def test_an_audit_does_not_write_over_that_of_another_protocol(own: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    other = {**yaml.safe_load(own.read_text()), "name": "another"}
+    (tmp_path / "run" / "protocol.yaml").write_text(yaml.safe_dump(other))
+    code, shown = call("data", "audit", own, "--out", tmp_path / "run")
+    assert code == 2
+    assert "holds a run of protocol 'another'" in shown
+    assert not (tmp_path / "run" / "audit.json").exists()
+
+
+@pytest.mark.parametrize("label", ["brain [axial]", "[/x]"])
+def test_brackets_in_names_are_shown_as_they_are(label: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["path,label,patient_id"]
+    for patient in range(4):
+        for position, name in enumerate((label, "femur")):
+            file = tmp_path / f"{patient}_{position}.png"
+            Image.fromarray(rng.integers(0, 256, (20, 30), dtype=np.uint8)).save(file)
+            # One image has both labels, which the audit tells by their names.
+            lines.append(f"{file.name},{name},{patient}")
+    copy = (tmp_path / "0_0.png").read_bytes()
+    (tmp_path / "0_1.png").write_bytes(copy)
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    code, shown = call("data", "init", tmp_path / "list.csv")
+    assert code == 0, shown
+    assert label in shown
+    protocol = tmp_path / "protocol.yaml"
+    source = {"loader": "manifest", "name": "own", "path": "manifest.csv"}
+    sections = {"classes": [label, "femur"], "external": [], "source": source}
+    split = {"scheme": "cross_validation", "folds": 2}
+    protocol.write_text(yaml.safe_dump({**PROTOCOL, **sections, "split": split}))
+    code, shown = call("data", "audit", protocol, "--out", tmp_path / "run")
+    assert code == 1
+    assert label[label.index("[") :] in shown
+
+
+def test_files_that_are_passed_over_are_counted(scans: Path) -> None:
+    (scans / "brain" / "notes.txt").write_text("no image")
+    _, shown = call("data", "init", scans, answers="y\n")
+    assert "passed over 1 files that are no images: brain/notes.txt" in shown

@@ -1,15 +1,19 @@
 """Datasets and encoders of other packages: the example's, found without installing it."""
 
+import importlib
 import tomllib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
 
 import sonobench
-from sonobench.datasets import DatasetError, load_cohort, plugin_loaders
+from sonobench.datasets import Cohort, DatasetError, load_cohort, plugin_loaders
 from sonobench.encoders import EncoderError, catalogue
 from sonobench.protocol import Dataset
 
@@ -96,3 +100,35 @@ def test_a_loader_that_returns_no_cohort_is_refused(installed: Path, tmp_path: P
     (installed / "entry_points.txt").write_text("[sonobench.datasets]\nmine = os.path:join\n")
     with pytest.raises(DatasetError, match=r"loader 'mine' .* must return a .*Cohort, found"):
         load_cohort(Dataset(loader="mine"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda samples: samples.assign(patient_id=[None, *samples["patient_id"][1:]]),
+            "row 1: expected a patient_id of every image, found none of 1; .* 'example_hospital'",
+        ),
+        (
+            lambda samples: samples.drop(columns=["patient_id", "site"]),
+            "loader 'example_hospital' must give the columns patient_id, site",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("installed")
+def test_a_loader_that_leaves_patients_out_is_refused_by_name(
+    hospital: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[pd.DataFrame], pd.DataFrame],
+    message: str,
+) -> None:
+    module = importlib.import_module("sonobench_example_plugin.dataset")
+    whole = module.load
+
+    def faulty(name: str, folder: Path) -> Cohort:
+        cohort: Cohort = whole(name, folder)
+        return replace(cohort, samples=change(cohort.samples))
+
+    monkeypatch.setattr(module, "load", faulty)
+    with pytest.raises(DatasetError, match=message):
+        load_cohort(Dataset(loader="example_hospital"), hospital)

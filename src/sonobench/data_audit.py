@@ -1,26 +1,29 @@
-"""The audit of a protocol's cohorts without a run: it stops at nothing and says everything."""
+"""The audit of a protocol's cohorts without a run: all that is wrong, where a run stops at once."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from sonobench.datasets import (
+    SEVERITIES,
     Cohort,
     DatasetError,
     Finding,
     audit,
     make_splits,
-    merge_subjects,
+    refuse_duplicates,
 )
 from sonobench.engine import LocalEngine, Store
-from sonobench.preparation import decode, find_cohorts, hash_files
+from sonobench.preparation import LeftOut, decode, find_cohorts, hash_files, merge_or_drop
 from sonobench.protocol import Protocol
 
 
 def audit_protocol(protocol: Protocol, data_root: Path, store: Store) -> dict[str, Any]:
     """Audit all cohorts of a protocol.
 
-    Cohorts without a single image here are audited by their metadata alone.
+    Cohorts without a single image that can be read are audited by their metadata alone.
 
     Args:
         protocol: whose cohorts.
@@ -36,40 +39,64 @@ def audit_protocol(protocol: Protocol, data_root: Path, store: Store) -> dict[st
     engine = LocalEngine(store, 1)
     cohorts = find_cohorts(protocol, data_root, engine, store)
     here = [cohort for cohort in cohorts if any(file.is_file() for file in cohort.files())]
-    absent = [c for c in cohorts if c.name not in {known.name for known in here}]
-    source = protocol.source.name
-    parts = []
+    parts, seen, left_out = [], set[str](), LeftOut()
     if here:
-        parts.append(_audit_images(protocol, here, engine, store))
-    for cohort in absent:
-        message = f"none of its {len(cohort.samples):,} images is here: only metadata were audited"
-        unread = Finding("unreadable", "error", cohort.name, message, len(cohort.samples))
-        published = {cohort.name: cohort.published_images}
-        samples = cohort.samples.assign(subject_id=cohort.samples["patient_id"])
-        parts.append(audit(samples, None, [], source=source, published=published, further=[unread]))
+        files, left_out = hash_files(here, "leave_out")
+        geometries = dict.fromkeys(files, ())
+        samples, _, left_out = decode(files, geometries, engine, store, "leave_out", left_out)
+        seen = set(samples["dataset"])
+        if seen:
+            parts.append(_audit_images(protocol, here, samples, left_out))
+    for cohort in cohorts:
+        if cohort.name not in seen:
+            parts.append(_audit_metadata(protocol, cohort, left_out.get(cohort.name, [])))
     return _together(parts)
 
 
 def _audit_images(
-    protocol: Protocol, cohorts: list[Cohort], engine: LocalEngine, store: Store
+    protocol: Protocol, cohorts: list[Cohort], samples: pd.DataFrame, left_out: LeftOut
 ) -> dict[str, Any]:
-    files, left_out = hash_files(cohorts, "leave_out")
-    samples, _, unread = decode(files, dict.fromkeys(files, ()), engine, store, "leave_out")
-    samples["subject_id"] = merge_subjects(samples)
     source = protocol.source.name
-    splits, further = None, []
+    further = []
+    if protocol.duplicates == "stop":
+        try:
+            refuse_duplicates(samples)
+        except DatasetError as error:
+            further.append(Finding("duplicates", "error", source, str(error), 0))
+    samples, dropped = merge_or_drop(protocol, samples)
+    samples = samples.reset_index(drop=True)
+    splits = None
     if source in set(samples["dataset"]):
         try:
             splits = make_splits(samples, source, protocol.split)
         except DatasetError as error:
             further.append(Finding("split", "error", source, str(error), 0))
+    seen = {*samples["dataset"], *dropped["dataset"]}
     return audit(
         samples,
         splits,
-        left_out + unread,
+        {name: messages for name, messages in left_out.items() if name in seen},
         source=source,
-        published={cohort.name: cohort.published_images for cohort in cohorts},
+        published={c.name: c.published_images for c in cohorts if c.name in seen},
+        unreadable=protocol.unreadable,
+        dropped=dropped,
         further=further,
+    )
+
+
+def _audit_metadata(protocol: Protocol, cohort: Cohort, left_out: list[str]) -> dict[str, Any]:
+    count = len(cohort.samples)
+    first = left_out[0] if left_out else f"{cohort.files()[0]}: no such file"
+    message = (
+        f"none of its {count:,} images can be read: only metadata were audited; first: {first}"
+    )
+    return audit(
+        cohort.samples.assign(subject_id=cohort.samples["patient_id"]),
+        None,
+        {},
+        source=protocol.source.name,
+        published={cohort.name: cohort.published_images},
+        further=[Finding("unreadable", "error", cohort.name, message, count)],
     )
 
 
@@ -82,6 +109,5 @@ def _together(parts: list[dict[str, Any]]) -> dict[str, Any]:
                 whole[key] = {**whole[key], **value}
             else:
                 whole[key] = whole[key] + value
-    order = ("error", "warning", "info")
-    whole["findings"] = sorted(whole["findings"], key=lambda f: order.index(f["severity"]))
+    whole["findings"].sort(key=lambda finding: SEVERITIES.index(finding["severity"]))
     return whole

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sonobench import steps
 from sonobench.benchmark import Plan, geometries
@@ -100,9 +101,11 @@ def dry_run(plan: Plan, console: Console) -> None:
             done = sum(present[job.name] for job in own)
             _row(table, title, len(own) or None, done, 0, images * _TRAINING_PASSES / rate)
     console.print(table)
+    if not jobs:
+        console.print("?: known once the images are decoded, with which a run begins.")
     for entry in skipped:
         console.print(f"skipped: {entry.reason}", markup=False, soft_wrap=True)
-    for message in left_out:
+    for message in (message for messages in left_out.values() for message in messages):
         console.print(f"left out {message}", markup=False, soft_wrap=True)
     console.print("Linear probes take seconds to minutes each and are not in the estimate.")
 
@@ -112,7 +115,8 @@ def _row(
 ) -> None:
     # The number of embedding tasks is known once the images are decoded.
     known = ("?", "?", "?") if tasks is None else (str(tasks), str(done), str(tasks - done))
-    table.add_row(name, *known, f"{disk / 2**20:,.0f} MiB", f"{seconds:,.0f} s")
+    size = f"{disk / 2**20:,.1f} MiB" if disk else "–"
+    table.add_row(Text(name), *known, size, f"{seconds:,.0f} s")
 
 
 def _time_decoding(

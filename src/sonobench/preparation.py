@@ -17,15 +17,15 @@ from sonobench import steps
 from sonobench.datasets import (
     Cohort,
     DatasetError,
-    Finding,
     audit,
-    duplicate_groups,
+    copies_to_drop,
     load_cohort,
     make_splits,
     merge_subjects,
     pseudonym_key,
     pseudonymised,
     refuse_conflicts,
+    refuse_duplicates,
 )
 from sonobench.encoders import (
     EncoderError,
@@ -40,6 +40,9 @@ from sonobench.protocol import EncoderEntry, Protocol, Training
 from sonobench.tables import SAMPLES, SPLITS, check
 
 _logger = logging.getLogger("sonobench")
+
+# Of each cohort, by name: what was left out, file and reason.
+LeftOut = dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -151,9 +154,9 @@ def find_cohorts(
         if dataset.loader == "phantom":
             phantom = store.folder(phantoms[dataset.seed].tasks[0])
         cohort = load_cohort(dataset, data_root, phantom)
-        cohort.check_labels(protocol.classes)
+        cohort.check_labels(protocol.classes, "the protocol's")
         if dataset.classes is not None:
-            cohort.check_labels(dataset.classes)
+            cohort.check_labels(dataset.classes, "its own")
         cohorts.append(cohort)
     absent = sorted(set(protocol.classes) - set(cohorts[0].samples["label"]))
     if absent:
@@ -194,34 +197,53 @@ def refuse_to_name(out: Path) -> None:
         )
 
 
-def hash_files(cohorts: Sequence[Cohort], unreadable: str) -> tuple[dict[str, Files], list[str]]:
+def hash_files(cohorts: Sequence[Cohort], unreadable: str) -> tuple[dict[str, Files], LeftOut]:
     """SHA-256 of every image file.
 
     Args:
         cohorts: whose files.
-        unreadable: `stop`, or `leave_out` those that are not there.
+        unreadable: `stop`, or `leave_out` those that are not there or cannot be read.
 
     Returns:
         Files of each cohort by name, and messages of what was left out.
 
     Raises:
-        DatasetError: files are missing and `unreadable` is stop.
+        DatasetError: files are missing or cannot be read and `unreadable` is stop.
     """
-    result, left_out = {}, []
+    result, left_out = {}, {}
     for cohort in cohorts:
         paths = cohort.files()
-        there = np.array([path.is_file() for path in paths])
-        absent = [
-            f"{cohort.metadata}, row {row.row}: {cohort.folder / str(row.path)}: no such file"
-            for row in cohort.samples[~there].itertuples()
-        ]
+        # All that are missing are told before hours of reading.
+        there = np.array([path.is_file() for path in paths], dtype=bool)
+        absent = _messages(cohort, ~there, ["no such file"] * int((~there).sum()))
         _stop_or_note(absent, len(paths), cohort.name, unreadable)
-        left_out += absent
         kept = replace(cohort, samples=cohort.samples[there].reset_index(drop=True))
         _logger.info("reading %s: %d image files", cohort.name, len(kept.samples))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            result[cohort.name] = Files(kept, tuple(pool.map(file_sha256, kept.files())))
+            found = list(pool.map(_hash, kept.files()))
+        read = np.array([reason == "" for _, reason in found], dtype=bool)
+        broken = _messages(kept, ~read, [reason for _, reason in found if reason])
+        _stop_or_note(broken, len(paths), cohort.name, unreadable)
+        kept = replace(kept, samples=kept.samples[read].reset_index(drop=True))
+        result[cohort.name] = Files(kept, tuple(sha256 for sha256, reason in found if not reason))
+        left_out[cohort.name] = absent + broken
     return result, left_out
+
+
+def _hash(file: Path) -> tuple[str, str]:
+    """SHA-256 of a file, or why it cannot be read."""
+    try:
+        return file_sha256(file), ""
+    except OSError as error:
+        return "", f"cannot be read ({error.strerror})"
+
+
+def _messages(cohort: Cohort, bad: npt.NDArray[np.bool_], reasons: Sequence[str]) -> list[str]:
+    """A message for each sample that is `bad`, of which `reasons` has one each."""
+    return [
+        f"{cohort.metadata}, row {row.row}: {cohort.folder / str(row.path)}: {reason}"
+        for row, reason in zip(cohort.samples[bad].itertuples(), reasons, strict=True)
+    ]
 
 
 def decode_and_divide(
@@ -230,26 +252,37 @@ def decode_and_divide(
     geometries: Mapping[str, Sequence[Geometry]],
     engine: LocalEngine,
     store: Store,
-    left_out: list[str],
+    left_out: LeftOut,
 ) -> Data:
     """Decode all images once, merge subjects, refuse conflicts and make the splits.
 
     `geometries` are those that each cohort is wanted under, by its name.
 
     Raises:
-        DatasetError: unreadable images (unless they are left out), conflicting labels or roles,
-            duplicates where the protocol says stop, or folds that cannot be made.
+        DatasetError: unreadable images (unless they are left out), a cohort without a single
+            readable one, conflicting labels or roles, duplicates where the protocol says stop, or
+            folds that cannot be made.
     """
-    samples, positions, unread = decode(files, geometries, engine, store, protocol.unreadable)
-    left_out = left_out + unread
+    samples, positions, left_out = decode(
+        files, geometries, engine, store, protocol.unreadable, left_out
+    )
+    for name in files:
+        if not len(positions[name]):
+            raise DatasetError(
+                f"none of the images of '{name}' can be read; first: "
+                f"{next(iter(left_out[name]), 'it has none')}. Bring its images, or take it out "
+                "of the protocol."
+            )
     refuse_conflicts(samples, protocol.source.name)
-    decoded = len(samples)
-    samples, positions = _handle_duplicates(protocol, samples, positions)
-    dropped = []
-    if copies := decoded - len(samples):
-        text = f"{copies} copies of other images were dropped, as the protocol says"
-        dropped.append(Finding("dropped", "info", protocol.source.name, text, copies))
-    samples = check(samples, SAMPLES)
+    if protocol.duplicates == "stop":
+        refuse_duplicates(samples)
+    read = samples["dataset"]
+    samples, dropped = merge_or_drop(protocol, samples)
+    positions = {
+        name: place[read.index[read == name].isin(samples.index)]
+        for name, place in positions.items()
+    }
+    samples = check(samples.reset_index(drop=True), SAMPLES)
     splits = check(make_splits(samples, protocol.source.name, protocol.split), SPLITS)
     findings = audit(
         samples,
@@ -257,9 +290,20 @@ def decode_and_divide(
         left_out,
         source=protocol.source.name,
         published={name: found.cohort.published_images for name, found in files.items()},
-        further=dropped,
+        unreadable=protocol.unreadable,
+        dropped=dropped,
     )
     return Data(samples, splits, findings, files, positions)
+
+
+def merge_or_drop(protocol: Protocol, samples: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Samples with their subjects, and the copies among them that the protocol drops.
+
+    Subjects are made of all images before any is dropped: the copies are what ties patient ids.
+    """
+    samples = samples.assign(subject_id=merge_subjects(samples))
+    left = copies_to_drop(samples, protocol.source.name) & (protocol.duplicates == "drop")
+    return samples[~left], samples[left]
 
 
 def decode(
@@ -268,12 +312,13 @@ def decode(
     engine: LocalEngine,
     store: Store,
     unreadable: str,
-) -> tuple[pd.DataFrame, dict[str, npt.NDArray[np.int64]], list[str]]:
+    left_out: LeftOut,
+) -> tuple[pd.DataFrame, dict[str, npt.NDArray[np.int64]], LeftOut]:
     """Decode all images once.
 
     Returns:
         Samples that could be read, with what their pixels say; each cohort's samples' positions
-        in its packs, by name; messages of what was left out.
+        in its packs, by name; `left_out` with messages of what does not decode.
 
     Raises:
         DatasetError: images cannot be read and `unreadable` is stop.
@@ -284,23 +329,19 @@ def decode(
         for name, found in files.items()
     ]
     stop_on_failure(engine, jobs)
-    tables, positions, left_out = [], {}, list[str]()
+    tables, positions, messages = [], {}, {}
     for name, found in files.items():
         index = read_index(store.folder(steps.index_task(found.hashes)))
         cohort = found.cohort
         readable = (index["error"] == "").to_numpy()
-        bad = cohort.samples.assign(error=index["error"])[~readable]
-        messages = [
-            f"{cohort.metadata}, row {row.row}: {cohort.folder / str(row.path)}: {row.error}"
-            for row in bad.itertuples()
-        ]
-        _stop_or_note(messages, len(index), name, unreadable)
-        left_out += messages
+        unread = _messages(cohort, ~readable, list(index["error"][~readable]))
+        _stop_or_note(unread, len(index), name, unreadable)
+        messages[name] = [*left_out[name], *unread]
         facts = index.drop(columns=["channels", "error"])
         known = cohort.samples.drop(columns="file", errors="ignore")
         tables.append(pd.concat([known, facts], axis=1)[readable])
         positions[name] = np.flatnonzero(readable)
-    return pd.concat(tables, ignore_index=True), positions, left_out
+    return pd.concat(tables, ignore_index=True), positions, messages
 
 
 def stop_on_failure(engine: LocalEngine, jobs: Sequence[Job]) -> None:
@@ -311,28 +352,6 @@ def stop_on_failure(engine: LocalEngine, jobs: Sequence[Job]) -> None:
     """
     if failures := engine.run(jobs):
         raise DatasetError(f"{failures[0].job}: {failures[0].error}")
-
-
-def _handle_duplicates(
-    protocol: Protocol, samples: pd.DataFrame, positions: dict[str, npt.NDArray[np.int64]]
-) -> tuple[pd.DataFrame, dict[str, npt.NDArray[np.int64]]]:
-    groups = duplicate_groups(samples)
-    if len(groups) and protocol.duplicates == "stop":
-        first = groups[groups["pixel_sha256"] == groups["pixel_sha256"].iloc[0]]
-        raise DatasetError(
-            f"{groups['pixel_sha256'].nunique()} images occur more than once; first: "
-            + " = ".join(f"{row.image_id} (row {row.row})" for row in first.itertuples())
-            + ". Take the copies out, or set 'duplicates' to merge_subjects or drop."
-        )
-    if protocol.duplicates == "drop":
-        copies = set(groups.loc[groups.duplicated("pixel_sha256"), "image_id"])
-        kept = ~samples["image_id"].isin(copies)
-        positions = {
-            name: place[kept[(samples["dataset"] == name).to_numpy()].to_numpy()]
-            for name, place in positions.items()
-        }
-        samples = samples[kept].reset_index(drop=True)
-    return samples.assign(subject_id=merge_subjects(samples)), positions
 
 
 def _stop_or_note(messages: list[str], total: int, name: str, unreadable: str) -> None:

@@ -1,66 +1,16 @@
 """What the audit finds in tables whose faults are known."""
 
 from pathlib import Path
-from typing import Any
 
 import imagehash
-import numpy as np
 import pandas as pd
 import pytest
+from audited import audited, cohort, found, one
 from PIL import Image
 
-from sonobench.datasets import audit, load_cohort, make_splits, merge_subjects
+from sonobench.datasets import audit, load_cohort, make_splits
 from sonobench.datasets.audit.near_duplicates import NEAR_BITS, near_duplicates
 from sonobench.protocol import Dataset, Split
-
-RNG = np.random.default_rng(0)
-
-
-def cohort(patients: int = 30, name: str = "home", **columns: object) -> pd.DataFrame:
-    """Three images a patient, one a class; every third patient is a test patient."""
-    rows = [
-        {
-            "image_id": f"{name}/{patient:03d}_{position}",
-            "dataset": name,
-            "path": f"{RNG.integers(10**9):09d}.png",
-            "label": label,
-            "patient_id": f"{name}/{patient:03d}",
-            "site": None,
-            "device": None,
-            "operator": None,
-            "official_split": "test" if patient % 3 == 2 else "train",
-            "row": 3 * patient + position + 2,
-            "pixel_sha256": RNG.bytes(32).hex(),
-            "perceptual_hash": RNG.bytes(32).hex(),
-            "width": 640,
-            "height": 480,
-            "mean_intensity": RNG.normal(50, 5),
-            "text_marks": 0,
-            "caliper_marks": 0,
-            "coloured_share": 0.0,
-        }
-        for patient in range(patients)
-        for position, label in enumerate(("abdomen", "brain", "femur"))
-    ]
-    return pd.DataFrame(rows).assign(**columns)
-
-
-def audited(samples: pd.DataFrame, **settings: Any) -> dict[str, Any]:
-    samples = samples.reset_index(drop=True)
-    samples = samples.assign(subject_id=merge_subjects(samples))
-    splits = make_splits(samples, "home", Split())
-    published = dict.fromkeys(samples["dataset"].unique())
-    return audit(samples, splits, [], **{"source": "home", "published": published} | settings)
-
-
-def found(result: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    return [finding for finding in result["findings"] if finding["kind"] == kind]
-
-
-def one(result: dict[str, Any], kind: str) -> dict[str, Any]:
-    findings = found(result, kind)
-    assert len(findings) == 1, result["findings"]
-    return findings[0]
 
 
 def test_nothing_is_found_where_nothing_is_wrong() -> None:
@@ -106,8 +56,58 @@ def test_an_image_in_two_cohorts_is_a_warning() -> None:
         0, ["pixel_sha256", "perceptual_hash"]
     ]
     result = audited(pd.concat([home, abroad]))
-    assert one(result, "duplicates_across_cohorts")["count"] == 1
+    finding = one(result, "duplicates_across_cohorts")
+    assert (finding["count"], finding["cohort"]) == (1, "home")
+    assert finding["message"] == (
+        "1 image occurs in more than one cohort (abroad and home); development images of the "
+        "source among them are excluded from training"
+    )
     assert result["images_shared_between_cohorts"] == 1
+
+
+def shared(one_cohort: pd.DataFrame, other: pd.DataFrame, place: int) -> pd.DataFrame:
+    """The other cohort's first image is that at `place` of the one."""
+    pixels = ["label", "pixel_sha256", "perceptual_hash"]
+    other.loc[0, pixels] = one_cohort.loc[place, pixels]
+    return pd.concat([one_cohort, other])
+
+
+def test_a_subject_tested_at_home_and_abroad_is_a_warning_and_stops_nothing() -> None:
+    # Patient 2 is published as test.
+    result = audited(shared(cohort(), cohort(9, "abroad"), 6))
+    leak = one(result, "leak")
+    assert (leak["severity"], leak["count"]) == ("warning", 1)
+    assert "1 subjects are tested at home and in another cohort" in leak["message"]
+    assert not [f for f in result["findings"] if f["severity"] == "error"]
+
+
+def test_two_other_cohorts_that_share_an_image_are_named_without_the_source() -> None:
+    others = shared(cohort(9, "abroad"), cohort(9, "beyond"), 0)
+    finding = one(audited(pd.concat([cohort(), others])), "duplicates_across_cohorts")
+    assert finding["cohort"] == "abroad"
+    assert finding["message"] == "1 image occurs in more than one cohort (abroad and beyond)"
+
+
+def test_an_image_of_very_many_patients_is_told_with_their_number() -> None:
+    samples = cohort()
+    # The brain images of five patients are one blank image.
+    blank = [1, 4, 7, 10, 13]
+    for column in ("pixel_sha256", "perceptual_hash"):
+        samples.loc[blank, column] = samples.loc[1, column]
+    message = one(audited(samples), "shared_by_many")["message"]
+    assert "1 image occurs under more than 3 patient ids, one of them under 5" in message
+    samples.loc[blank[3:], "pixel_sha256"] = ["a" * 64, "b" * 64]
+    assert not found(audited(samples), "shared_by_many")
+
+
+def test_unreadable_images_are_told_of_their_cohort_and_are_errors_where_a_run_stops() -> None:
+    left_out = {"home": [], "abroad": ["a.png: no such file"]}
+    for unreadable, severity in (("leave_out", "warning"), ("stop", "error")):
+        samples = cohort().assign(subject_id="x")
+        result = audit(samples, None, left_out, source="home", published={}, unreadable=unreadable)
+        finding = one(result, "unreadable")
+        assert (finding["cohort"], finding["severity"]) == ("abroad", severity)
+        assert result["left_out"] == ["a.png: no such file"]
 
 
 def test_one_image_under_two_labels_is_an_error_with_both_rows() -> None:
@@ -142,6 +142,35 @@ def test_hashes_are_near_up_to_the_limit(bits: int, pairs: int) -> None:
         assert finding["image_ids"] == ("home/000_0", "home/002_0")
 
 
+def test_in_cross_validation_a_near_pair_counts_when_any_fold_tears_it() -> None:
+    split = Split(scheme="cross_validation")
+    samples = cohort()
+    roles = make_splits(samples.assign(subject_id=samples["patient_id"]), "home", split)
+    tested = roles[roles["role"] == "test"].set_index("image_id")["fold"]
+    fold = samples["image_id"].map(tested)
+    # Each is tested in a fold that the other is developed in, and neither in the first.
+    first, second = fold.index[fold == 1][0], fold.index[fold == 2][0]
+    samples.loc[second, "perceptual_hash"] = samples.loc[first, "perceptual_hash"]
+    message = one(audited(samples, split), "near_duplicates")["message"]
+    assert "1 have one image in development and one in test" in message
+    # Two patients of one test fold are never apart.
+    samples = cohort()
+    same = samples[fold == 1].drop_duplicates("patient_id").index[:2]
+    samples.loc[same[1], "perceptual_hash"] = samples.loc[same[0], "perceptual_hash"]
+    assert "in development" not in one(audited(samples, split), "near_duplicates")["message"]
+
+
+def test_near_pairs_of_two_cohorts_are_said_to_be_of_these() -> None:
+    home, abroad = cohort(), cohort(9, "abroad")
+    beyond = cohort(9, "beyond")
+    # The nearest of all pairs is at home; it is not what is told of the other cohorts.
+    home.loc[6, "perceptual_hash"] = home.loc[0, "perceptual_hash"]
+    beyond.loc[0, "perceptual_hash"] = flipped(abroad.loc[0, "perceptual_hash"], 3)
+    findings = found(audited(pd.concat([home, abroad, beyond])), "near_duplicates")
+    assert [finding["cohort"] for finding in findings] == ["home", "abroad"]
+    assert "pairs of nearly identical images of abroad and beyond" in findings[1]["message"]
+
+
 def test_the_search_agrees_with_comparing_every_pair() -> None:
     samples = cohort(20)
     near = [flipped(text, n) for n, text in enumerate(samples["perceptual_hash"])]
@@ -149,7 +178,7 @@ def test_the_search_agrees_with_comparing_every_pair() -> None:
     samples = samples.assign(subject_id=samples["patient_id"])
     hashes = [imagehash.hex_to_hash(text) for text in samples["perceptual_hash"]]
     expected = sum(a - b <= NEAR_BITS for n, a in enumerate(hashes) for b in hashes[:n])
-    searched = near_duplicates(samples, pd.Series("", index=samples.index))
+    searched = near_duplicates(samples, None)
     assert searched.count == expected > 0
     assert searched.pairs["distance"].is_monotonic_increasing
 
@@ -158,80 +187,6 @@ def test_images_of_one_patient_are_expected_to_be_alike() -> None:
     samples = cohort()
     samples.loc[1, "perceptual_hash"] = samples.loc[0, "perceptual_hash"]
     assert not found(audited(samples), "near_duplicates")
-
-
-# ── metadata ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_an_operator_who_has_one_machine_is_confounded_with_it() -> None:
-    third = np.arange(90) % 3
-    samples = cohort(device=np.where(third == 0, "A", "B"), operator=third.astype(str))
-    message = one(audited(samples.assign(label=RNG.permutation(samples["label"]))), "confounding")
-    assert "operator 0 (30 images) only with device A" in message["message"]
-
-
-def test_a_site_without_a_class_is_told() -> None:
-    samples = cohort(site=np.repeat(["north", "south", "west"], 30))
-    samples = samples[(samples["site"] != "south") | (samples["label"] != "femur")]
-    message = one(audited(samples), "confounding")["message"]
-    assert "class and site go together" in message
-    assert "site south has no femur" in message
-
-
-def test_a_machine_that_is_rare_in_training_is_told() -> None:
-    test = np.arange(90) // 3 % 3 == 2
-    device = np.where(test & (RNG.random(90) < 0.9), "new", "old")
-    device[0] = "new"
-    message = [f["message"] for f in found(audited(cohort(device=device)), "imbalance")]
-    assert any(text.startswith("device new: 1 training images and") for text in message)
-
-
-def test_a_class_in_the_path_is_told_with_an_example() -> None:
-    samples = cohort()
-    samples["path"] = samples["label"] + "/" + samples["path"]
-    finding = one(audited(samples), "path_leak")
-    assert (finding["severity"], finding["count"]) == ("info", 90)
-    assert "is abdomen" in finding["message"]
-
-
-def test_a_patients_own_name_is_no_leak_of_the_class() -> None:
-    samples = cohort(90)
-    samples = samples[samples["label"] == np.repeat(["abdomen", "brain", "femur"], 90)]
-    samples["path"] = samples["patient_id"].str.replace("home/", "patient") + ".png"
-    assert not found(audited(samples), "path_leak")
-
-
-def test_counts_against_the_published_ones_are_kept_and_a_part_is_named() -> None:
-    result = audited(cohort(), published={"home": 12_400})
-    assert result["known_counts"] == {"home": {"published_images": 12_400, "here": 90}}
-    assert one(result, "partial_copy")["message"] == "90 of 12,400 published images are here"
-
-
-# ── looks ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_calipers_on_one_class_are_a_shortcut() -> None:
-    samples = cohort()
-    samples["caliper_marks"] = np.where(samples["label"] == "femur", 2, 0)
-    finding = one(audited(samples), "burned_in")
-    assert finding["severity"] == "warning"
-    assert "from 0% of abdomen to 100% of femur" in finding["message"]
-
-
-def test_text_on_every_image_is_only_to_be_known() -> None:
-    finding = one(audited(cohort(text_marks=12)), "burned_in")
-    assert (finding["severity"], finding["count"]) == ("info", 90)
-
-
-def test_a_brighter_cohort_and_a_stretched_one_are_told() -> None:
-    bright = cohort(9, "abroad", mean_intensity=90.0)
-    assert (
-        "brighter than those of home"
-        in one(audited(pd.concat([cohort(), bright])), "size_or_intensity")["message"]
-    )
-    square = cohort(width=640, height=640)
-    finding = one(audited(pd.concat([square, cohort(9, "abroad")])), "size_or_intensity")
-    assert (finding["cohort"], finding["severity"]) == ("home", "warning")
 
 
 def test_the_audit_is_the_same_whatever_the_order_of_rows() -> None:
@@ -248,7 +203,7 @@ def test_the_audit_is_the_same_whatever_the_order_of_rows() -> None:
 def test_the_spanish_metadata_alone_give_the_known_figures(real_data: Path) -> None:
     samples = load_cohort(Dataset(loader="fetal_planes_db"), real_data).samples
     name = "fetal_planes_db"
-    result = audit(samples, None, [], source=name, published={name: 12_400})
+    result = audit(samples, None, {}, source=name, published={name: 12_400})
     spain = result["cohorts"][name]
     # Images test / train / all, and patients test / train, counted from the published CSV.
     assert {
@@ -282,7 +237,8 @@ def test_the_spanish_metadata_alone_give_the_known_figures(real_data: Path) -> N
         assert spain["attributes"]["operator"][f"Op. {operator}"]["images"] > 0
         only = samples[samples["operator"] == f"Op. {operator}"]["device"]
         assert set(only) == {device}
-    assert "operator Op. 3 (3,560 images) only with device Aloka" in together
+    # Patients counted from the published CSV.
+    assert "operator Op. 3 (270 patients) only with device Aloka" in together
     messages = [f["message"] for f in found(result, "imbalance")]
     assert "device Voluson S10: 11 training images and 1,071 test images" in messages
     assert one(result, "path_leak")["count"] == 12_400

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from standins import Server, african_files, facts, served, tarred
 
 from sonobench.datasets import Archive, DatasetError
@@ -23,6 +24,11 @@ def brought(server: Server, folder: Path) -> Path:
     return download(archive, look_up(archive), folder, lambda _here, _total: None)
 
 
+def left(folder: Path) -> list[str]:
+    """What is in a folder but for the lock."""
+    return [path.name for path in folder.iterdir() if path.suffix != ".lock"]
+
+
 def test_a_file_comes_whole_and_says_how_far_it_is(tmp_path: Path) -> None:
     said: list[tuple[int, int]] = []
     with served(Server(NAME, CONTENT)) as server:
@@ -30,7 +36,7 @@ def test_a_file_comes_whole_and_says_how_far_it_is(tmp_path: Path) -> None:
         file = download(archive, look_up(archive), tmp_path, lambda *far: said.append(far))
     assert file.read_bytes() == CONTENT
     assert said[-1] == (len(CONTENT), len(CONTENT))
-    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+    assert left(tmp_path) == [NAME]
 
 
 def test_a_download_that_breaks_off_goes_on_by_itself_as_long_as_something_comes(
@@ -72,7 +78,47 @@ def test_a_damaged_file_is_refused_and_removed(tmp_path: Path) -> None:
         pytest.raises(DatasetError, match=r"damaged on its way: expected md5:000.*fetch it again"),
     ):
         brought(server, tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert left(tmp_path) == []
+
+
+def test_a_second_process_does_not_write_into_the_same_file(tmp_path: Path) -> None:
+    with (
+        served(Server(NAME, CONTENT)) as server,
+        FileLock(tmp_path / f".{NAME}.lock"),
+        pytest.raises(DatasetError, match=r"part: another process downloads it just now"),
+    ):
+        brought(server, tmp_path)
+    assert left(tmp_path) == []
+
+
+def test_a_disk_without_room_for_archive_and_images_is_named_before_anything_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{NAME}.part").write_bytes(CONTENT[:7000])
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: type("usage", (), {"free": 17}))
+    needed = 2 * len(CONTENT) - 7000
+    with (
+        served(Server(NAME, CONTENT)) as server,
+        pytest.raises(DatasetError, match=rf"need {needed:,} bytes, .* has 17 left"),
+    ):
+        brought(server, tmp_path)
+    assert server.asked == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "downloads").write_text("a file")
+    with (
+        served(Server(NAME, CONTENT)) as server,
+        pytest.raises(DatasetError, match=r"downloads: cannot be written \(File exists\)"),
+    ):
+        brought(server, tmp_path / "downloads")
+
+
+def test_what_the_server_answers_is_in_the_message() -> None:
+    with served(Server(NAME, CONTENT)) as server:
+        nowhere = replace(archive_at(server), record=f"{server.address}/nowhere")
+        with pytest.raises(DatasetError, match=r"cannot be reached \(HTTP status 404\)"):
+            look_up(nowhere)
 
 
 @pytest.mark.parametrize(("difference", "message"), [(-10, "more came"), (10, "broke off")])

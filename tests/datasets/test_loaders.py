@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sonobench.datasets import Cohort, DatasetError, load_cohort
+from sonobench.datasets import ARCHIVES, Cohort, DatasetError, african_planes, load_cohort
 from sonobench.datasets import manifest as manifest_loader
 from sonobench.protocol import Dataset
 
@@ -116,7 +117,7 @@ def test_rows_are_the_lines_of_the_metadata_file(cohort: Cohort) -> None:
 def test_a_label_that_the_protocol_does_not_have_is_named_with_its_row(cohort: Cohort) -> None:
     kept, refused = cohort.samples["label"]
     with pytest.raises(DatasetError, match=rf"'{refused}' \(row 3\)"):
-        cohort.check_labels((kept,))
+        cohort.check_labels((kept,), "the protocol's")
 
 
 # ── the archives ─────────────────────────────────────────────────────────────────────────────────
@@ -154,6 +155,39 @@ def test_an_archive_that_is_not_there_says_where_it_belongs(loader: str, tmp_pat
         load_cohort(Dataset(loader=loader), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("loader", "file", "empty"),
+    [
+        ("fetal_planes_db", SPANISH_ROWS[0], "Patient00001_Plane1_1_of_15;;;Not A Brain;O;A;1 "),
+        ("african_planes", "1,Fetal abdomen,0", ",,0"),
+    ],
+)
+def test_a_published_row_without_patient_or_plane_is_refused(
+    loader: str, file: str, empty: str, tmp_path: Path
+) -> None:
+    spanish(tmp_path, rows=tuple(row.replace(file, empty) for row in SPANISH_ROWS))
+    african(tmp_path, AFRICAN.replace(file, empty))
+    with pytest.raises(DatasetError, match=r"(?s)row 2: Patient_num is empty.*row 2: Plane is em"):
+        load_cohort(Dataset(loader=loader, partial=True), tmp_path)
+
+
+def test_other_patients_than_published_are_not_the_published_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    african(tmp_path)
+    archive = replace(ARCHIVES["african_planes"], images=2, patients=3)
+    monkeypatch.setattr(african_planes, "ARCHIVE", archive)
+    monkeypatch.setitem(ARCHIVES, "african_planes", archive)
+    with pytest.raises(DatasetError, match="2 patients, 3 are published"):
+        load_cohort(Dataset(loader="african_planes"), tmp_path)
+
+
+def test_a_folder_without_its_metadata_is_to_be_moved_away_before_fetching(tmp_path: Path) -> None:
+    (tmp_path / "Zenodo_dataset").mkdir()
+    with pytest.raises(DatasetError, match=r"Move .*Zenodo_dataset away; then `sonobench data fet"):
+        load_cohort(Dataset(loader="african_planes"), tmp_path)
+
+
 def test_a_split_code_that_is_not_published_is_refused_with_its_row(tmp_path: Path) -> None:
     spanish(tmp_path, rows=("Patient00001_Plane1_1_of_15;1;Other;Not A Brain;Other;Aloka;2 ",))
     with pytest.raises(DatasetError, match=r"row 2: Train: expected 1 or 0, found '2'"):
@@ -186,6 +220,36 @@ def test_a_byte_order_mark_blank_lines_and_spaces_change_nothing(tmp_path: Path)
     )
     columns = ["image_id", "label", "patient_id"]
     pd.testing.assert_frame_equal(plain.samples[columns], odd.samples[columns])
+
+
+def patients(root: Path, *ids: str) -> list[str]:
+    lines = [f"{number}.png,x,{name}" for number, name in enumerate(ids)]
+    dataset = write_manifest(root, "\n".join(["path,label,patient_id", *lines]))
+    return [str(name) for name in load_cohort(dataset, root).samples["patient_id"]]
+
+
+def test_an_accent_in_two_spellings_is_one_patient(tmp_path: Path) -> None:
+    # é as one character, and as e with a combining accent.
+    assert patients(tmp_path, "Ren\u00e9", "Rene\u0301") == ["mine/Ren\u00e9"] * 2
+
+
+@pytest.mark.parametrize("hidden", ["\u200b", "\u00ad", "\x07"])
+def test_a_patient_with_an_unseen_character_is_refused(hidden: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=rf"row 3: .* not seen \(U\+{ord(hidden):04X}\)"):
+        patients(tmp_path, "p1", f"p{hidden}1")
+
+
+@pytest.mark.parametrize("text", ["NA", "N/A", "n/a", "Unknown", "-", "NAN"])
+def test_what_stands_for_a_missing_patient_is_no_patient(text: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        DatasetError, match=r"row 2: patient_id is '.*', which looks like a missing"
+    ):
+        patients(tmp_path, text)
+
+
+def test_a_class_or_a_site_may_be_called_na(tmp_path: Path) -> None:
+    dataset = write_manifest(tmp_path, "path,label,patient_id,site\na.png,NA,1,N/A\n")
+    assert load_cohort(dataset, tmp_path).samples.loc[0, "label"] == "NA"
 
 
 @pytest.mark.parametrize(

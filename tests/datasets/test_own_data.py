@@ -1,5 +1,6 @@
 """Own images: a proposed manifest, what is wrong with one, class mapping, loaders of others."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from sonobench.datasets import DatasetError, load_cohort
 from sonobench.datasets.check import check_manifest
-from sonobench.datasets.propose import from_folder, from_table, propose_pattern
+from sonobench.datasets.propose import from_folder, from_table
 from sonobench.protocol import Dataset
 
 RNG = np.random.default_rng(0)
@@ -43,6 +44,31 @@ def test_train_and_test_above_the_classes_are_the_split(tmp_path: Path) -> None:
     assert [(row["label"], row["split"]) for row in rows] == [("brain", "test"), ("brain", "train")]
 
 
+def test_a_third_folder_beside_train_and_test_is_no_class(tmp_path: Path) -> None:
+    images(tmp_path, "train/brain/p1_1.png", "test/brain/p2_1.png", "val/brain/p3_1.png")
+    with pytest.raises(DatasetError, match=r"in test and train only, found also val\. Put them"):
+        from_folder(tmp_path)
+
+
+def test_dicom_files_are_found_by_their_content_and_others_are_listed(tmp_path: Path) -> None:
+    for name in ("1.2.840.99", "case7", "case8.dicom"):
+        file = tmp_path / "brain" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "brain" / "notes.txt").write_text("no image")
+    (tmp_path / "brain" / ".DS_Store").write_text("no image")
+    proposal = from_folder(tmp_path)
+    assert proposal.paths == ["brain/1.2.840.99", "brain/case7", "brain/case8.dicom"]
+    assert proposal.passed_over == ("brain/notes.txt",)
+
+
+def test_a_name_that_is_not_utf_8_is_named_and_no_manifest_begun(tmp_path: Path) -> None:
+    images(tmp_path, "brain/p1.png")
+    (tmp_path / "brain" / "p1.png").rename(tmp_path / "brain" / os.fsdecode(b"p\xe9.png"))
+    with pytest.raises(DatasetError, match=r"'brain/p\\udce9\.png' is a name that is not UTF-8"):
+        from_folder(tmp_path)
+
+
 def test_images_outside_of_any_class_are_named(tmp_path: Path) -> None:
     images(tmp_path, "brain/p1_1.png", "stray.png")
     with pytest.raises(DatasetError, match=r"1 images lie in no folder .*stray\.png"):
@@ -71,14 +97,26 @@ def test_a_pattern_for_the_patients_is_proposed(
 ) -> None:
     images(tmp_path, *paths)
     proposal = from_folder(tmp_path)
-    pattern = propose_pattern(proposal.paths)
+    pattern = proposal.propose_pattern()
     assert pattern is not None
     found = {row["path"]: row["patient_id"] for row in proposal.with_patients(pattern).rows}
     assert found == dict(zip(paths, patients, strict=True))
 
 
-def test_where_no_pattern_tells_patients_apart_none_is_proposed() -> None:
-    assert propose_pattern(["brain/1.png", "brain/2.png"]) is None
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["brain/1.png", "brain/2.png"],
+        ["brain/1.png", "brain/2.png", "femur/1.png"],
+        ["brain/Brain_1.png", "brain/Brain_2.png", "femur/Femur_1.png"],
+        ["train/brain/1.png", "train/femur/2.png", "test/brain/3.png"],
+    ],
+)
+def test_where_no_pattern_tells_patients_apart_none_is_proposed(
+    tmp_path: Path, paths: list[str]
+) -> None:
+    images(tmp_path, *paths)
+    assert from_folder(tmp_path).propose_pattern() is None
 
 
 @pytest.mark.parametrize(
@@ -186,6 +224,33 @@ def test_all_problems_are_said_at_once_with_their_rows(tmp_path: Path) -> None:
         "1 patients are in both parts of the published split; first: manifest/1",
     ):
         assert expected in text
+
+
+def test_one_patient_in_several_spellings_is_told_with_the_rows(tmp_path: Path) -> None:
+    images(tmp_path, *(f"{n}.png" for n in range(5)))
+    problems = checked(
+        tmp_path,
+        "path,label,patient_id\n0.png,x,007\n1.png,x,7\n2.png,x,7.0\n3.png,x,P70\n4.png,x,70\n",
+    )
+    assert problems == (
+        "patients that look like one, spelled in several ways: '007' (row 2), '7' (row 3), '7.0' "
+        "(row 4); spell a patient in one way, or call two patients differently",
+    )
+
+
+def test_an_image_of_two_patients_in_both_parts_is_told(tmp_path: Path) -> None:
+    images(tmp_path, "a.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
+    table = "path,label,patient_id,split\na.png,x,1,train\nb.png,x,2,test\n"
+    (problem,) = checked(tmp_path, table)
+    assert problem.startswith("1 image occurs in both parts of the published split")
+    assert "manifest/a.png = manifest/b.png" in problem
+
+
+def test_rows_without_a_patient_are_not_one_patient_in_both_parts(tmp_path: Path) -> None:
+    images(tmp_path, "a.png", "b.png")
+    table = "path,label,patient_id,split\na.png,x,,train\nb.png,x,,test\n"
+    assert checked(tmp_path, table) == ("row 2: patient_id is empty", "row 3: patient_id is empty")
 
 
 def test_a_column_that_sonobench_makes_itself_is_refused(tmp_path: Path) -> None:

@@ -1,17 +1,19 @@
 """Pseudonyms: nothing of a patient is in what a run leaves."""
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from hospitals import WriteProtocol
+from standins import spanish_files
 
 import sonobench
 from sonobench.datasets import DatasetError, load_cohort, pseudonym_key, pseudonymised
 from sonobench.protocol import Dataset
 
-# In every name and id of the hospital, and by chance in nothing else.
+# In every name, operator and id of the hospital, and by chance in nothing else.
 MARK = "QuxPatient"
 
 
@@ -31,6 +33,8 @@ def named(hospitals: Path) -> Path:
         frame.loc[place, "path"] = f"images/{MARK}{frame['patient_id'][place]}_{place}.png"
         (hospitals / "home" / path).rename(hospitals / "home" / frame["path"][place])
     frame["patient_id"] = MARK + frame["patient_id"]
+    frame["operator"] = f"{MARK}Jones"
+    frame.loc[:5, "operator"] = ""
     frame["surname"] = f"{MARK}Smith"
     frame.to_csv(file, index=False)
     return hospitals
@@ -77,6 +81,20 @@ def test_a_row_of_the_manifest_can_still_be_found(named: Path) -> None:
     groups = [s.groupby("patient_id").groups.values() for s in (hidden.samples, cohort.samples)]
     assert sorted(map(list, groups[0])) == sorted(map(list, groups[1]))
     assert "surname" not in hidden.samples
+    groups = [s.groupby("operator").groups.values() for s in (hidden.samples, cohort.samples)]
+    assert sorted(map(list, groups[0])) == sorted(map(list, groups[1]))
+    assert hidden.samples["operator"].isna().sum() == 6
+
+
+def test_a_published_datasets_brain_planes_stay_a_subgroup(tmp_path: Path) -> None:
+    for name, data in spanish_files(1).items():
+        file = tmp_path / "FETAL_PLANES_DB" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data.replace(b"Not A Brain", b"Trans-thalamic"))
+    cohort = load_cohort(Dataset(loader="fetal_planes_db", partial=True), tmp_path)
+    hidden = pseudonymised(cohort, bytes(32)).samples
+    assert set(hidden["brain_plane"]) == {"Trans-thalamic"}
+    assert "Op. 1" not in set(hidden["operator"])
 
 
 def test_the_key_is_made_once_and_for_its_owner_only(key_file: Path) -> None:
@@ -85,6 +103,25 @@ def test_the_key_is_made_once_and_for_its_owner_only(key_file: Path) -> None:
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
     key_file.unlink()
     assert pseudonym_key() != key
+
+
+def test_processes_that_make_the_key_at_once_have_the_same(key_file: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        keys = set(pool.map(lambda _: pseudonym_key(), range(40)))
+    assert len(keys) == 1
+    # Nothing else is left beside it.
+    assert list(key_file.parent.iterdir()) == [key_file]
+
+
+def test_a_key_of_another_process_is_not_written_over(
+    key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_was_faster(aside: str, file: Path) -> None:
+        file.write_text("ab" * 32)
+        raise FileExistsError
+
+    monkeypatch.setattr("os.link", other_was_faster)
+    assert pseudonym_key() == bytes.fromhex("ab" * 32)
 
 
 def test_a_file_that_holds_no_key_is_refused(key_file: Path) -> None:

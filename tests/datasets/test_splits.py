@@ -121,8 +121,25 @@ def test_development_images_of_a_subject_of_another_cohort_are_excluded(scheme: 
 
 
 def test_fewer_subjects_than_folds_are_refused_with_both_numbers() -> None:
-    with pytest.raises(DatasetError, match=r"4 subjects to divide into 5 folds; set 'split.folds'"):
+    with pytest.raises(DatasetError, match=r"4 subjects to divide into 5 folds; set .* 4, or"):
         make_splits(cohort(6), "home", Split())
+
+
+def test_the_number_of_folds_that_is_advised_can_be_made() -> None:
+    # One subject an image, of one class: folds of equal size.
+    samples = cohort(5, classes=1).drop_duplicates("subject_id").reset_index(drop=True)
+    # 5 folds leave 4 subjects to divide again; of 4 folds one has 2 subjects and leaves 3.
+    with pytest.raises(DatasetError, match=r"4 subjects, without those of a test fold, to .* 3, "):
+        make_splits(samples, "home", Split(scheme="cross_validation", folds=5))
+    make_splits(samples, "home", Split(scheme="cross_validation", folds=3))
+    with pytest.raises(DatasetError, match=r"into 2 folds; bring more patients"):
+        make_splits(samples[:2], "home", Split(scheme="cross_validation", folds=2))
+
+
+def test_fewer_images_of_every_class_than_folds_are_refused_with_the_number() -> None:
+    samples = cohort(6).drop_duplicates("subject_id").reset_index(drop=True)
+    with pytest.raises(DatasetError, match="at most 2 images of a class to divide into 5 folds"):
+        make_splits(samples, "home", Split(scheme="cross_validation"))
 
 
 def test_a_class_without_training_images_in_a_fold_is_refused() -> None:

@@ -1,6 +1,8 @@
 """Unpacking: complete and in its place, or not at all, and never out of its folder."""
 
 import io
+import resource
+import signal
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from sonobench.datasets.registry import published_loader
 from sonobench.datasets.unpack import unpack, unpacked_size
 
 SPANISH, AFRICAN = spanish_files(3), african_files(2)
+ANOTHER = {name: data.replace(b"Op. 1", b"Op. 2") for name, data in SPANISH.items()}
 SPANISH_FACTS = facts("fetal_planes_db", SPANISH, 3)
 AFRICAN_FACTS = facts("african_planes", AFRICAN, 4)
 
@@ -22,7 +25,9 @@ def unpacked(content: bytes, archive: Archive, root: Path) -> Path:
     (root / "brought").mkdir(parents=True, exist_ok=True)
     file = root / "brought" / archive.file
     file.write_bytes(content)
-    return unpack(file, archive, published_loader(archive), root / "data", lambda _count: None)
+    size = unpacked_size(file, archive)
+    load = published_loader(archive)
+    return unpack(file, archive, load, root / "data", size, lambda _count: None)
 
 
 def left(root: Path) -> list[str]:
@@ -87,6 +92,10 @@ def without(files: Files, ending: str) -> Files:
         (lambda c: zipped(without(SPANISH, "Plane1_1_of_6.png")), r"3 of 18 images are not in it"),
         (lambda c: zipped(without(SPANISH, ".csv")), "expected one FETAL_PLANES_DB_data"),
         (lambda c: zipped(spanish_files(2)), "12 images of 2 patients, published are 18 of 3"),
+        (
+            lambda c: zipped(ANOTHER),
+            r"FETAL_PLANES_DB_data\.csv in it has SHA-256 .*, published is",
+        ),
     ],
 )
 def test_a_damaged_or_wrong_archive_leaves_nothing(
@@ -163,5 +172,39 @@ def test_the_published_archives_have_room_for_what_they_hold() -> None:
 
 
 def test_an_archive_that_is_not_there_is_named() -> None:
-    with pytest.raises(DatasetError, match=r"nowhere\.zip: cannot be unpacked \(FileNotFound"):
+    with pytest.raises(DatasetError, match=r"nowhere\.zip: cannot be opened \(No such file .*FET"):
         unpacked_size(Path("nowhere.zip"), SPANISH_FACTS)
+
+
+def test_a_disk_that_fills_up_is_no_fault_of_the_archive(tmp_path: Path) -> None:
+    # Files larger than this process may write: Linux then says "File too large".
+    limit = 1000
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    file = tmp_path / "a.zip"
+    file.write_bytes(zipped(SPANISH))
+    assert max(map(len, SPANISH.values())) > limit
+    arguments = (file, SPANISH_FACTS, published_loader(SPANISH_FACTS), tmp_path / "data")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(DatasetError, match=r"cannot be written \(File too large\); make room"):
+            unpack(*arguments, 0, lambda _count: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert left(tmp_path) == []
+
+
+def test_a_data_root_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(DatasetError, match=r"data: cannot be written \(File exists\)"):
+        unpacked(zipped(SPANISH), SPANISH_FACTS, tmp_path)
+
+
+def test_a_member_of_another_size_is_named_with_both(tmp_path: Path) -> None:
+    content = zipped({"a.txt": b"12345"})
+    # The size in the directory of a zip, after the four bytes of the packed size.
+    directory = content.index(b"PK\x01\x02") + 24
+    larger = content[:directory] + (7).to_bytes(4, "little") + content[directory + 4 :]
+    with pytest.raises(DatasetError, match=r"a\.txt: expected 7 bytes, found 5"):
+        unpacked(larger, SPANISH_FACTS, tmp_path)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
-from sonobench.images import Geometry, augment
-from sonobench.images.augment import draw_views
+from sonobench.images import Geometry
+from sonobench.images.augment import augment, draw_views
 from sonobench.protocol import Augmentation
 
 # Nothing is changed but the size.

@@ -26,7 +26,7 @@ from sonobench.adaptation.devices import TrainingError, arithmetic, fabric_for, 
 from sonobench.adaptation.memory import MemoryPlan, advice, statistics_unmoved
 from sonobench.adaptation.parameter_groups import parameter_groups
 from sonobench.adaptation.saved_epochs import SavedEpochs
-from sonobench.images import augment
+from sonobench.images.augment import augment
 from sonobench.protocol import Training
 
 _logger = logging.getLogger("sonobench")

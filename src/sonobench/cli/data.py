@@ -1,9 +1,9 @@
 """`sonobench data`: published datasets, own images, and what is wrong with either."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -17,18 +17,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-from sonobench.benchmark import Plan
 from sonobench.cli.errors import errors, user_errors
-from sonobench.data_audit import audit_protocol
-from sonobench.datasets import ARCHIVES, Archive, DatasetError, plugin_loaders
-from sonobench.datasets.check import check_manifest
-from sonobench.datasets.fetch import download, look_up
-from sonobench.datasets.propose import Proposal, from_folder, from_table, propose_pattern
-from sonobench.datasets.registry import here_of, published_loader
-from sonobench.datasets.unpack import unpack, unpacked_size
-from sonobench.engine import Store, log_to_console
-from sonobench.outputs import write_json
+
+if TYPE_CHECKING:
+    from sonobench.datasets import Archive
+    from sonobench.datasets.propose import Proposal
 
 data_app = typer.Typer(
     help="Images: published datasets, your own, and what is wrong with either.",
@@ -38,7 +33,7 @@ data_app = typer.Typer(
 _console = Console()
 _PREVIEWED = 5
 
-Name = Annotated[str, typer.Argument(help=f"One of {', '.join(ARCHIVES)}.")]
+Name = Annotated[str, typer.Argument(help="A published dataset, as `data list` names it.")]
 DataRoot = Annotated[
     Path,
     typer.Option(
@@ -53,6 +48,9 @@ Yes = Annotated[bool, typer.Option("--yes", help="Go on without being asked.")]
 @data_app.command("list")
 def list_data(data_root: DataRoot = Path()) -> None:
     """Datasets that are known, and what of them is here."""
+    from sonobench.datasets import ARCHIVES, plugin_loaders
+    from sonobench.datasets.registry import here_of
+
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in ("loader", "images published", "here", "remarks"):
         table.add_column(column, overflow="fold")
@@ -62,12 +60,12 @@ def list_data(data_root: DataRoot = Path()) -> None:
             archive.name,
             f"{archive.images:,} of {archive.patients:,} patients",
             f"{found.images:,}",
-            "; ".join(found.remarks) or "as published",
+            Text("; ".join(found.remarks) or "as published"),
         )
     table.add_row("manifest", "", "", "your own images: sonobench data init FOLDER")
     table.add_row("phantom", "", "", "synthetic images, drawn when they are needed")
     for name, entry in plugin_loaders().items():
-        table.add_row(name, "", "", f"of the installed package: {entry.value}")
+        table.add_row(Text(name), "", "", Text(f"of the installed package: {entry.value}"))
     _console.print(table)
     _console.print(f"data root: {data_root.resolve()}", markup=False, soft_wrap=True)
 
@@ -75,6 +73,9 @@ def list_data(data_root: DataRoot = Path()) -> None:
 @data_app.command()
 def fetch(name: Name, data_root: DataRoot = Path(), yes: Yes = False) -> None:
     """Download a published dataset, check it and unpack it; goes on where it broke off."""
+    from sonobench.datasets.fetch import download, look_up
+    from sonobench.datasets.unpack import unpacked_size
+
     with user_errors():
         archive = _archive(name)
         _refuse_present(archive, data_root)
@@ -82,11 +83,10 @@ def fetch(name: Name, data_root: DataRoot = Path(), yes: Yes = False) -> None:
         published = look_up(archive)
         if not yes:
             _agree(f"Download {_bytes(published.size)} and unpack it, about as much again?")
-        downloads = data_root / "downloads"
-        downloads.mkdir(parents=True, exist_ok=True)
         with _bar(f"fetch {archive.file}", published.size) as progress:
+            downloads = data_root / "downloads"
             file = download(archive, published, downloads, lambda here, _total: progress(here))
-        _unpack(file, archive, data_root)
+        _unpack(file, archive, data_root, unpacked_size(file, archive))
         file.unlink()
 
 
@@ -98,6 +98,8 @@ def import_archive(
     yes: Yes = False,
 ) -> None:
     """Check and unpack an archive that was brought here by other means."""
+    from sonobench.datasets.unpack import unpacked_size
+
     with user_errors():
         archive = _archive(name)
         _refuse_present(archive, data_root)
@@ -105,7 +107,7 @@ def import_archive(
         size = unpacked_size(file, archive)
         if not yes:
             _agree(f"Unpack {_bytes(size)}?")
-        _unpack(file, archive, data_root)
+        _unpack(file, archive, data_root, size)
 
 
 @data_app.command()
@@ -130,11 +132,14 @@ def init(
     ] = None,
 ) -> None:
     """Propose a manifest: classes by folder (or from a CSV), patients by a pattern."""
+    from sonobench.datasets.propose import from_folder, from_table
+
     with user_errors():
         if source.is_file():
             proposal = from_table(source, _columns(columns or []))
         else:
             proposal = from_folder(source)
+            _tell_passed_over(proposal.passed_over)
         file = out or proposal.folder / "manifest.csv"
         proposal.refuse_place(file)
         if patient_pattern is not None:
@@ -151,6 +156,8 @@ def init(
 @data_app.command()
 def check(manifest: Annotated[Path, typer.Argument(help="A manifest.")]) -> None:
     """Say everything that is wrong with a manifest and its images, with rows."""
+    from sonobench.datasets.check import check_manifest
+
     with user_errors(), _bar("check images", None) as progress:
         checked = check_manifest(manifest, progress)
     samples = checked.samples
@@ -182,9 +189,17 @@ def audit(
     store: Annotated[Path | None, typer.Option("--store", envvar="SONOBENCH_STORE")] = None,
 ) -> None:
     """Duplicates, leaks, conflicts, shortcuts and confounding, before anything is trained."""
+    from sonobench.benchmark import Plan
+    from sonobench.data_audit import audit_protocol
+    from sonobench.engine import Store, log_to_console
+    from sonobench.outputs import write_json
+    from sonobench.preparation import refuse_to_name
+
     with user_errors(), log_to_console():
         plan = Plan.make(protocol, out, data_root, store, "cpu", ())
-        found = audit_protocol(plan.protocol, plan.data_root, Store(plan.store_root))
+        refuse_to_name(plan.out)
+        with plan.opened():
+            found = audit_protocol(plan.protocol, plan.data_root, Store(plan.store_root))
         file = plan.out / "audit.json"
         write_json(file, found)
     table = Table(box=box.SIMPLE, pad_edge=False)
@@ -194,20 +209,24 @@ def audit(
     for finding in found["findings"]:
         severity = finding["severity"]
         row = (severity, finding["cohort"], finding["kind"], finding["message"])
-        table.add_row(*row, style=colours[severity])
+        table.add_row(*map(Text, row), style=colours[severity])
     _console.print(table)
     _console.print(f"audit: {file}", markup=False, soft_wrap=True)
     if any(finding["severity"] == "error" for finding in found["findings"]):
         raise typer.Exit(1)
 
 
-def _archive(name: str) -> Archive:
+def _archive(name: str) -> "Archive":
+    from sonobench.datasets import ARCHIVES, DatasetError
+
     if name not in ARCHIVES:
         raise DatasetError(f"no dataset '{name}' to fetch; there are {', '.join(ARCHIVES)}")
     return ARCHIVES[name]
 
 
-def _refuse_present(archive: Archive, data_root: Path) -> None:
+def _refuse_present(archive: "Archive", data_root: Path) -> None:
+    from sonobench.datasets import DatasetError
+
     place = data_root / archive.folder
     if place.exists():
         raise DatasetError(
@@ -216,8 +235,11 @@ def _refuse_present(archive: Archive, data_root: Path) -> None:
         )
 
 
-def _unpack(file: Path, archive: Archive, data_root: Path) -> None:
-    with _bar(f"unpack {file.name}", unpacked_size(file, archive)) as progress:
+def _unpack(file: Path, archive: "Archive", data_root: Path, size: int) -> None:
+    from sonobench.datasets.registry import published_loader
+    from sonobench.datasets.unpack import unpack
+
+    with _bar(f"unpack {file.name}", size) as progress:
         written = 0
 
         def more(count: int) -> None:
@@ -225,13 +247,22 @@ def _unpack(file: Path, archive: Archive, data_root: Path) -> None:
             written += count
             progress(written)
 
-        place = unpack(file, archive, published_loader(archive), data_root, more)
+        place = unpack(file, archive, published_loader(archive), data_root, size, more)
     _console.print(f"{archive.images:,} images: {place}", markup=False, soft_wrap=True)
 
 
-def _confirmed(proposal: Proposal) -> Proposal:
+def _tell_passed_over(files: Sequence[str]) -> None:
+    if files:
+        some = ", ".join(files[:_PREVIEWED]) + (", …" if len(files) > _PREVIEWED else "")
+        text = f"passed over {len(files):,} files that are no images: {some}"
+        _console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _confirmed(proposal: "Proposal") -> "Proposal":
     """Ask for the pattern that finds the patients, with a preview of what each gives."""
-    pattern = propose_pattern(proposal.paths)
+    from sonobench.datasets import DatasetError
+
+    pattern = proposal.propose_pattern()
     _console.print("Which part of a path is the patient? For example:", markup=False)
     for path in proposal.paths[:_PREVIEWED]:
         _console.print(f"  {path}", markup=False, highlight=False)
@@ -251,11 +282,11 @@ def _confirmed(proposal: Proposal) -> Proposal:
         pattern = None
 
 
-def _preview(proposal: Proposal) -> None:
+def _preview(proposal: "Proposal") -> None:
     table = Table("path", "label", "patient_id", box=box.SIMPLE, pad_edge=False)
     step = max(1, len(proposal.rows) // _PREVIEWED)
     for row in proposal.rows[::step][:_PREVIEWED]:
-        table.add_row(row["path"], row["label"], row["patient_id"])
+        table.add_row(*(Text(row[column]) for column in ("path", "label", "patient_id")))
     _console.print(table)
     patients = len({row["patient_id"] for row in proposal.rows})
     labels = sorted({row["label"] for row in proposal.rows})
@@ -268,6 +299,8 @@ def _preview(proposal: Proposal) -> None:
 
 
 def _columns(given: list[str]) -> dict[str, str]:
+    from sonobench.datasets import DatasetError
+
     parts = [entry.partition("=") for entry in given]
     if any(not column or not name for column, _, name in parts):
         raise DatasetError("--column: expected MANIFEST=TABLE, like label=Plane")
@@ -286,7 +319,8 @@ def _bytes(size: int) -> str:
 def _bar(title: str, size: int | None) -> Iterator[Callable[..., None]]:
     """A progress bar of bytes (`size` given) or of things; yields how to say how far it is."""
     count = DownloadColumn() if size is not None else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
+    described = TextColumn("{task.description}", markup=False)
+    columns = (described, BarColumn(), count, TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True) as bar:
         task = bar.add_task(title, total=size)
         yield lambda done, total=size: bar.update(task, completed=done, total=total)

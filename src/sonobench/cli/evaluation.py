@@ -1,24 +1,20 @@
 """`sonobench evaluate` and `compare`: predictions made elsewhere, and several runs side by side."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from sonobench.cli.errors import user_errors
-from sonobench.evaluation import (
-    Evaluation,
-    RunTables,
-    compare_runs,
-    evaluate,
-    read_predictions_file,
-)
-from sonobench.run_tables import evaluation_settings, read_run, write_tables
-from sonobench.tables import TableError, replace_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sonobench.evaluation import Evaluation
 
 _console = Console()
 
@@ -66,6 +62,9 @@ def evaluate_file(
     predicted. Further ones that are used: encoder, adaptation, fold, seed, role (validation,
     test, external), dataset, site, device, operator, brain_plane, pixel_sha256.
     """
+    from sonobench.evaluation import evaluate, read_predictions_file
+    from sonobench.run_tables import write_tables
+
     with user_errors():
         names = [name.strip() for name in classes.split(",")] if classes else None
         given = read_predictions_file(file, names, bootstrap_draws=draws, confidence=confidence)
@@ -96,6 +95,10 @@ def compare(
     ] = None,
 ) -> None:
     """Set several runs beside each other: does the ranking depend on the recipe?"""
+    from sonobench.evaluation import RunTables, compare_runs
+    from sonobench.run_tables import evaluation_settings, read_run
+    from sonobench.tables import TableError, replace_file
+
     with user_errors():
         if len(folders) < 2:
             raise TableError("compare: expected the folders of two runs or more")
@@ -136,6 +139,8 @@ def compare(
 
 def _names(folders: list[Path]) -> list[str]:
     """The folders' own names, or their paths where two have the same."""
+    from sonobench.tables import TableError
+
     repeated = [folder for folder in folders if folders.count(folder) > 1]
     if repeated:
         raise TableError(f"{repeated[0]}: given twice; compare a run with another one")
@@ -143,7 +148,7 @@ def _names(folders: list[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
-def _scores(evaluation: Evaluation, name: str) -> RichTable:
+def _scores(evaluation: "Evaluation", name: str) -> RichTable:
     """Metrics of every model in an evaluation, with intervals and groups."""
     results = evaluation.results
     rows = results[
@@ -172,11 +177,11 @@ def _scores(evaluation: Evaluation, name: str) -> RichTable:
     for encoder, adaptation in best[["encoder", "adaptation"]].itertuples(index=False):
         cells = [numbers[encoder, adaptation, metric] for metric in shown]
         group = groups.get((encoder, adaptation), "")
-        table.add_row(f"{encoder}\n{adaptation}", *cells, group)
+        table.add_row(Text(f"{encoder}\n{adaptation}"), *cells, group)
     return table
 
 
-def _table(title: str, frame: pd.DataFrame) -> RichTable:
+def _table(title: str, frame: "pd.DataFrame") -> RichTable:
     """A frame whose interval stands beside its number."""
     value = next(name for name in ("estimate", "kendall_tau") if name in frame)
     names = [name for name in frame if name not in (value, "ci_low", "ci_high")]
@@ -185,14 +190,18 @@ def _table(title: str, frame: pd.DataFrame) -> RichTable:
         cells = [
             f"{row[name]:.4f}" if isinstance(row[name], float) else str(row[name]) for name in names
         ]
-        table.add_row(*cells, _with_interval(row[value], row["ci_low"], row["ci_high"]))
+        table.add_row(*map(Text, cells), _with_interval(row[value], row["ci_low"], row["ci_high"]))
     return table
 
 
 def _drawn(title: str, names: list[str], numbers: list[str]) -> RichTable:
     """An empty table; where there is too little room, names break and numbers do not."""
     table = RichTable(
-        title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left"
+        title=Text(title),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title_justify="left",
     )
     for name in names:
         table.add_column(name, overflow="fold", min_width=6)

@@ -2,23 +2,21 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from sonobench import benchmark
-from sonobench.benchmark import Plan, Run
 from sonobench.cli.cluster import status, store_app
 from sonobench.cli.data import data_app
 from sonobench.cli.errors import errors, user_errors
 from sonobench.cli.evaluation import add_commands
 from sonobench.cli.models import models_app
-from sonobench.cli.tensorboard import write_tensorboard
-from sonobench.dry_run import dry_run
 from sonobench.engine import EngineName
-from sonobench.evaluation import Evaluation
-from sonobench.report import summary
+
+if TYPE_CHECKING:
+    from sonobench.benchmark import Run
+    from sonobench.evaluation import Evaluation
 
 app = typer.Typer(
     help="Which pre-trained encoder to build fetal ultrasound models on, and how sure one can be.",
@@ -82,6 +80,8 @@ def demo(
     ray_address: RayAddress = None,
 ) -> None:
     """Two synthetic hospitals and shipped weights: a first report, with nothing to download."""
+    from sonobench import benchmark
+
     with user_errors():
         _show(
             benchmark.run(
@@ -126,12 +126,16 @@ def run(
     ] = False,
 ) -> None:
     """Run a benchmark, or go on with one that was stopped."""
+    from sonobench import benchmark
+    from sonobench.cli.tensorboard import write_tensorboard
+    from sonobench.dry_run import dry_run
+
     overrides = settings or []
     # A protocol's Python factory is looked for in the working directory, as `python -m` would.
     sys.path.insert(0, str(Path.cwd()))
     with user_errors():
         if dry:
-            plan = Plan.make(protocol, out, data_root, store, device, overrides)
+            plan = benchmark.Plan.make(protocol, out, data_root, store, device, overrides)
             dry_run(plan, _console)
             return
         finished = benchmark.run(
@@ -155,11 +159,13 @@ def run(
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
     """Evaluate a run's predictions and write its report again, from its folder alone."""
+    from sonobench import benchmark
+
     with user_errors():
         _print(folder, benchmark.report(folder))
 
 
-def _show(finished: Run) -> None:
+def _show(finished: "Run") -> None:
     _print(finished.folder, finished.evaluation)
     for failure in finished.failures:
         # What was skipped because of another job says nothing new.
@@ -170,6 +176,8 @@ def _show(finished: Run) -> None:
         raise typer.Exit(1)
 
 
-def _print(folder: Path, evaluation: Evaluation) -> None:
+def _print(folder: Path, evaluation: "Evaluation") -> None:
+    from sonobench.report import summary
+
     _console.print(summary(folder, evaluation))
     _console.print(f"report: {folder / 'report.html'}", markup=False, soft_wrap=True)

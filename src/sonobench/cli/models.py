@@ -2,25 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sonobench.cli.errors import user_errors
-from sonobench.encoders import (
-    catalogue,
-    certify,
-    open_encoder,
-    resolve,
-)
-from sonobench.encoders.card import EncoderCard
-from sonobench.encoders.document import millions, section
-from sonobench.encoders.registry import architecture
-from sonobench.encoders.weights import fetch_weights, local_weights, source, weights_folder
-from sonobench.protocol import EncoderEntry
+
+if TYPE_CHECKING:
+    from sonobench.encoders.card import EncoderCard
 
 models_app = typer.Typer(
     help="Encoders: what there is, its weights, and whether they can be trusted.",
@@ -37,6 +30,10 @@ Name = Annotated[
 @models_app.command("list")
 def list_models() -> None:
     """Encoders of the catalogue, and whether their weights are here."""
+    from sonobench.encoders import catalogue
+    from sonobench.encoders.document import millions
+    from sonobench.encoders.weights import weights_folder
+
     table = Table(box=box.SIMPLE, pad_edge=False)
     table.add_column("name", no_wrap=True, min_width=max(map(len, catalogue())))
     for column in ("size", "input", "feature", "licence", "weights"):
@@ -58,6 +55,9 @@ def list_models() -> None:
 @models_app.command()
 def show(name: Name) -> None:
     """Everything that is known of an encoder."""
+    from sonobench.encoders.document import section
+    from sonobench.encoders.registry import architecture
+
     with user_errors():
         made = architecture(name)
     _console.print(section(made), markup=False, highlight=False)
@@ -72,6 +72,9 @@ def fetch(
     ] = False,
 ) -> None:
     """Bring an encoder's weights into the weights folder (SONOBENCH_WEIGHTS), verified."""
+    from sonobench.encoders.registry import architecture
+    from sonobench.encoders.weights import fetch_weights, local_weights, source
+
     with user_errors():
         card = architecture(name).card
         if local_weights(card) is None and card.terms is not None and not accept:
@@ -90,6 +93,10 @@ def verify(
     ] = None,
 ) -> None:
     """Load an encoder strictly, test whether it can be trusted, and store its certificate."""
+    from sonobench.encoders import certify, open_encoder, resolve
+    from sonobench.encoders.weights import weights_folder
+    from sonobench.protocol import EncoderEntry
+
     with user_errors():
         given = str(checkpoint.resolve()) if checkpoint else None
         spec = resolve(EncoderEntry(name=name, checkpoint=given), 0, Path())
@@ -131,7 +138,7 @@ def _print(certificate: dict[str, Any]) -> None:
     table.add_column()
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(Text(name), Text(str(value)))
     _console.print(table)
 
 
@@ -146,7 +153,9 @@ def _numbers(values: list[float]) -> str:
     return ", ".join(f"{value:.2f}" for value in values) or "none"
 
 
-def _here(card: EncoderCard) -> str:
+def _here(card: "EncoderCard") -> str:
+    from sonobench.encoders.weights import local_weights
+
     if card.weights is None:
         return "none" if card.control else "give a checkpoint"
     return "here" if local_weights(card) else "missing"

@@ -21,7 +21,7 @@ def write_tensorboard(folder: Path) -> Path | None:
     if not table.is_file():
         return None
     # An optional part of the installation.
-    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+    from torch.utils.tensorboard import SummaryWriter
 
     history = pd.read_parquet(table)
     out = folder / "tensorboard"

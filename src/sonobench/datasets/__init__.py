@@ -5,21 +5,29 @@ cohorts together, once the pixels are known.
 """
 
 from sonobench.datasets.archive import Archive
-from sonobench.datasets.audit import Finding, audit
+from sonobench.datasets.audit import SEVERITIES, Finding, audit
 from sonobench.datasets.cohort import Cohort, DatasetError
 from sonobench.datasets.phantom import write_phantom
 from sonobench.datasets.pseudonyms import pseudonym_key, pseudonymised
 from sonobench.datasets.registry import ARCHIVES, load_cohort, plugin_loaders
 from sonobench.datasets.splits import make_splits
-from sonobench.datasets.subjects import duplicate_groups, merge_subjects, refuse_conflicts
+from sonobench.datasets.subjects import (
+    copies_to_drop,
+    duplicate_groups,
+    merge_subjects,
+    refuse_conflicts,
+    refuse_duplicates,
+)
 
 __all__ = [
     "ARCHIVES",
+    "SEVERITIES",
     "Archive",
     "Cohort",
     "DatasetError",
     "Finding",
     "audit",
+    "copies_to_drop",
     "duplicate_groups",
     "load_cohort",
     "make_splits",
@@ -28,5 +36,6 @@ __all__ = [
     "pseudonym_key",
     "pseudonymised",
     "refuse_conflicts",
+    "refuse_duplicates",
     "write_phantom",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sonobench.datasets.archive import Archive
 from sonobench.datasets.cohort import Cohort, DatasetError
-from sonobench.datasets.rows import Problems, inside, one_of, read_rows, samples_of
+from sonobench.datasets.rows import Problems, filled, inside, one_of, read_rows, samples_of
 
 ARCHIVE = Archive(
     name="african_planes",
@@ -28,6 +28,7 @@ ARCHIVE = Archive(
     "(2023), doi 10.1038/s41598-023-29490-3",
 )
 _COLUMNS = ("Patient_num", "Plane", "Train", "Center", "Filename")
+_REQUIRED = ("Patient_num", "Plane", "Center", "Filename")
 
 
 def load(name: str, folder: Path) -> Cohort:
@@ -42,6 +43,7 @@ def load(name: str, folder: Path) -> Cohort:
         raise DatasetError(ARCHIVE.missing(metadata))
     rows, problems = [], Problems(metadata)
     for row, value in read_rows(problems, delimiter=",", required=_COLUMNS):
+        filled(value, _REQUIRED, problems, row)
         path = inside(f"{value['Center']}/{value['Filename']}.png", problems, row)
         rows.append(
             {

@@ -39,8 +39,9 @@ class Archive:
 
     def missing(self, metadata: Path) -> str:
         """The message for a dataset that is not here: how it comes here."""
+        first = f"Move {metadata.parent} away; then " if metadata.parent.exists() else ""
         return (
-            f"{metadata}: not there. `sonobench data fetch {self.name}` brings the dataset. "
+            f"{metadata}: not there. {first}`sonobench data fetch {self.name}` brings the dataset. "
             f"{self.by_hand()}"
         )
 

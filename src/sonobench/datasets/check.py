@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from sonobench.datasets import manifest
-from sonobench.datasets.audit.duplicates import label_conflicts, leaks
+from sonobench.datasets.audit.duplicates import exact_duplicates, label_conflicts, leaks
 from sonobench.images import UnreadableImage, decode
 
 _NAME = "manifest"
@@ -52,8 +52,29 @@ def check_manifest(file: Path, progress: Callable[[int, int], None]) -> Checked:
     samples["pixel_sha256"] = pd.Series(hashes, dtype=object)
     read = samples[samples["pixel_sha256"].notna()]
     messages += [found.message for found in label_conflicts(read)]
-    messages += [found.message for found in leaks(samples, None, _NAME)]
-    return Checked(samples, tuple(messages))
+    messages += [
+        f"{found.message}; first: {' = '.join(found.image_ids[:2])}"
+        for found in exact_duplicates(read, _NAME)
+        if found.kind == "duplicates_across_split"
+    ]
+    # What has no patient was told above; it is not one patient.
+    known = samples[samples["patient_id"] != f"{_NAME}/"]
+    messages += [found.message for found in leaks(known, None, _NAME)]
+    return Checked(samples, (*messages, *_spelled_twice(known)))
+
+
+def _spelled_twice(samples: pd.DataFrame) -> list[str]:
+    """Patient ids that differ in what spreadsheets and people change: 007, 7, 7.0; p1, P1."""
+    ids = samples.drop_duplicates("patient_id").set_index("row")["patient_id"]
+    ids = ids.str.removeprefix(f"{_NAME}/")
+    plain = ids.str.casefold().str.removesuffix(".0").str.lstrip("0")
+    return [
+        "patients that look like one, spelled in several ways: "
+        + ", ".join(f"'{name}' (row {row})" for row, name in spellings.items())
+        + "; spell a patient in one way, or call two patients differently"
+        for _, spellings in ids.groupby(plain)
+        if len(spellings) > 1
+    ]
 
 
 def _pixels(file: Path) -> tuple[str | None, str]:

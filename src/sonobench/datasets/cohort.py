@@ -21,6 +21,7 @@ class Cohort:
         samples: the columns of the sample table but pixel_sha256 and subject_id, and `row`, the
             line of the metadata file; `file` where `path` is not the file's own name.
         published_images: how many images the published dataset has; None where none is published.
+        impersonal: further columns that tell nothing of a person, and may stand beside pseudonyms.
     """
 
     name: str
@@ -28,14 +29,19 @@ class Cohort:
     metadata: Path
     samples: pd.DataFrame
     published_images: int | None = None
+    impersonal: tuple[str, ...] = ()
 
     def files(self) -> list[Path]:
         """Image files, in the order of the samples."""
         names = self.samples["file" if "file" in self.samples else "path"]
         return [self.folder / name for name in names]
 
-    def check_labels(self, classes: tuple[str, ...]) -> None:
+    def check_labels(self, classes: tuple[str, ...], whose: str) -> None:
         """Every label must be one of `classes`.
+
+        Args:
+            classes: those that there are.
+            whose: `the protocol's`, or `its own`, for the message.
 
         Raises:
             DatasetError: with the first row of each label that is not.
@@ -44,8 +50,7 @@ class Cohort:
         if len(unknown):
             rows = "; ".join(f"'{s.label}' (row {s.row})" for s in unknown.itertuples())
             raise DatasetError(
-                f"{self.metadata}: labels of dataset '{self.name}' that are not among the "
-                f"protocol's classes ({', '.join(classes)}): {rows}. Correct the labels, say in a "
-                "'labels' file which class each is, or add the class to 'classes' if models are "
-                "to be trained on it."
+                f"{self.metadata}: labels of dataset '{self.name}' that are not among {whose} "
+                f"classes ({', '.join(classes)}): {rows}. Correct the labels, say in a 'labels' "
+                "file which class each is, or add the class to those 'classes'."
             )

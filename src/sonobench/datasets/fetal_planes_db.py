@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sonobench.datasets.archive import Archive
 from sonobench.datasets.cohort import Cohort, DatasetError
-from sonobench.datasets.rows import Problems, inside, one_of, read_rows, samples_of
+from sonobench.datasets.rows import Problems, filled, inside, one_of, read_rows, samples_of
 
 ARCHIVE = Archive(
     name="fetal_planes_db",
@@ -36,6 +36,7 @@ _COLUMNS = (
     "US_Machine",
     "Train",
 )
+_REQUIRED = ("Image_name", "Patient_num", "Plane")
 
 
 def load(name: str, folder: Path) -> Cohort:
@@ -49,6 +50,7 @@ def load(name: str, folder: Path) -> Cohort:
         raise DatasetError(ARCHIVE.missing(metadata))
     rows, problems = [], Problems(metadata)
     for row, value in read_rows(problems, delimiter=";", required=_COLUMNS):
+        filled(value, _REQUIRED, problems, row)
         plane = value["Brain_plane"]
         path = inside(f"Images/{value['Image_name']}.png", problems, row)
         rows.append(
@@ -69,4 +71,5 @@ def load(name: str, folder: Path) -> Cohort:
                 "row": row,
             }
         )
-    return Cohort(name, folder, metadata, samples_of(rows, problems), ARCHIVE.images)
+    samples = samples_of(rows, problems)
+    return Cohort(name, folder, metadata, samples, ARCHIVE.images, impersonal=("brain_plane",))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pooch
 import requests
+from filelock import FileLock, Timeout
 
 from sonobench.datasets.archive import Archive
 from sonobench.datasets.cohort import DatasetError
@@ -43,11 +45,12 @@ def look_up(archive: Archive) -> PublishedFile:
         )
     except requests.RequestException as error:
         raise DatasetError(
-            f"{archive.record} cannot be reached ({type(error).__name__}). {archive.by_hand()}"
+            f"{archive.record} cannot be reached ({_reason(error)}). {archive.by_hand()}"
         ) from None
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(
-            f"{archive.record} does not list {archive.file} as it used to ({error!r}). "
+            f"{archive.record} does not list {archive.file} as it used to "
+            f"({type(error).__name__}). "
             f"{archive.by_hand()}"
         ) from None
 
@@ -60,27 +63,38 @@ def download(
     Args:
         archive: which.
         published: what `look_up` said.
-        folder: where it goes.
+        folder: where it goes, made where it is not there.
         progress: called with the bytes that are here and that there are in all.
 
     Raises:
-        DatasetError: the connection breaks off and nothing more comes, or the file is not the
-            published one.
+        DatasetError: another process downloads it, the disk has no room or cannot be written to,
+            the connection breaks off and nothing more comes, or the file is not the published one.
     """
     pooch.get_logger().setLevel(logging.WARNING)
-    bring = _Resuming(folder / f"{archive.file}.part", published.size, progress)
+    part = folder / f"{archive.file}.part"
+    bring = _Resuming(part, published.size, progress)
     try:
-        file = pooch.retrieve(
-            published.url,
-            known_hash=published.checksum,
-            fname=archive.file,
-            path=folder,
-            downloader=bring,
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{archive.file}.lock", timeout=0):
+            _refuse_full_disk(archive, published.size, folder)
+            file = pooch.retrieve(
+                published.url,
+                known_hash=published.checksum,
+                fname=archive.file,
+                path=folder,
+                downloader=bring,
+            )
+    except Timeout:
+        raise DatasetError(f"{part}: another process downloads it just now; wait for it") from None
     except requests.RequestException as error:
         raise DatasetError(
-            f"the download of {archive.file} broke off ({type(error).__name__}); the same command "
+            f"the download of {archive.file} broke off ({_reason(error)}); the same command "
             f"goes on where it was. {archive.by_hand()}"
+        ) from None
+    except OSError as error:
+        raise DatasetError(
+            f"{folder}: cannot be written ({error.strerror}); make room, or choose another data "
+            "root (--data-root)"
         ) from None
     except ValueError as error:
         if isinstance(error, DatasetError):
@@ -90,6 +104,23 @@ def download(
             "fetch it again."
         ) from None
     return Path(file)
+
+
+def _refuse_full_disk(archive: Archive, size: int, folder: Path) -> None:
+    """The archive and what it unpacks to, about as much again, must find room."""
+    here = sum(file.stat().st_size for file in folder.glob(f"{archive.file}*"))
+    needed, free = 2 * size - here, shutil.disk_usage(folder).free
+    if needed > free:
+        raise DatasetError(
+            f"{archive.file} and what it unpacks to need {needed:,} bytes, and {folder} has "
+            f"{free:,} left; choose another data root (--data-root) or make room"
+        )
+
+
+def _reason(error: requests.RequestException) -> str:
+    if error.response is not None:
+        return f"HTTP status {error.response.status_code}"
+    return type(error).__name__
 
 
 class _Resuming:

@@ -4,14 +4,16 @@ import csv
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from sonobench.datasets.cohort import DatasetError
 from sonobench.datasets.manifest import OPTIONAL, REQUIRED
 from sonobench.datasets.rows import Problems, inside, read_rows
+from sonobench.images import is_dicom
+from sonobench.tables import replace_file
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 _COLUMNS = REQUIRED + OPTIONAL
 # Where the patient is looked for in a path, the most telling form first.
 _PATTERNS = (
@@ -30,6 +32,8 @@ _KNOWN_AS = {
     "split": ("split", "part"),
 }
 _DELIMITERS = ",;\t|"
+# Folders above those of the classes.
+_PARTS = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,13 @@ class Proposal:
         folder: what the paths are relative to.
         rows: columns of a manifest; `patient_id` is empty where it is not known.
         patients_known: whether the rows have their patients.
+        passed_over: files in the folder, hidden ones aside, that are no images.
     """
 
     folder: Path
     rows: tuple[dict[str, str], ...]
     patients_known: bool = False
+    passed_over: tuple[str, ...] = ()
 
     @property
     def paths(self) -> list[str]:
@@ -75,7 +81,21 @@ class Proposal:
             for row, match in zip(self.rows, found, strict=True)
             if match
         )
-        return Proposal(self.folder, rows, patients_known=True)
+        return replace(self, rows=rows, patients_known=True)
+
+    def propose_pattern(self) -> str | None:
+        """A pattern that finds a patient in every path, more than one and not one an image.
+
+        What is called as its class (or train, or test) is no patient.
+        """
+        no_patients = {row["label"].casefold() for row in self.rows} | {*_PARTS}
+        for pattern in _PATTERNS:
+            found = [re.search(pattern, path) for path in self.paths]
+            patients = {match.group(1) for match in found if match}
+            called = {patient.casefold() for patient in patients}
+            if all(found) and 1 < len(patients) < len(self.paths) and not called & no_patients:
+                return pattern
+        return None
 
     def refuse_place(self, file: Path) -> None:
         """Refuse a place where the manifest cannot be written.
@@ -100,28 +120,39 @@ class Proposal:
         writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        file.write_text(text.getvalue(), encoding="utf-8", newline="")
+        replace_file(file, text.getvalue().encode())
 
 
 def from_folder(folder: Path) -> Proposal:
     """Images in a tree whose first folders are the classes (or train and test, then classes).
 
     Raises:
-        DatasetError: no images, or images outside of any class folder.
+        DatasetError: no images, images outside of any class folder or of the folders train and
+            test where there are such, or names that are not UTF-8.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder")
-    paths = [
-        PurePosixPath(file.relative_to(folder).as_posix())
-        for file in sorted(folder.rglob("*"))
-        if file.suffix.lower() in SUFFIXES and file.is_file()
-    ]
+    paths, passed_over = list[PurePosixPath](), list[str]()
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        path = PurePosixPath(file.relative_to(folder).as_posix())
+        if not _is_image(file):
+            if not file.name.startswith("."):
+                passed_over.append(str(path))
+            continue
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise DatasetError(
+                f"{folder}: {str(path)!a} is a name that is not UTF-8, as a manifest is; rename it"
+            ) from None
+        paths.append(path)
     if not paths:
-        raise DatasetError(f"{folder}: no images in it (looked for {', '.join(SUFFIXES)})")
+        raise DatasetError(f"{folder}: no images in it (looked for {', '.join(SUFFIXES)}, DICOM)")
+    _refuse_mixed_parts(folder, paths)
     rows, astray = [], []
     for path in paths:
         above = list(path.parts[:-1])
-        split = above.pop(0) if above and above[0].lower() in ("train", "test") else ""
+        split = above.pop(0) if above and above[0].lower() in _PARTS else ""
         if not above:
             astray.append(str(path))
             continue
@@ -132,7 +163,32 @@ def from_folder(folder: Path) -> Proposal:
             f"{folder}: {len(astray)} images lie in no folder that names their class; first: "
             f"{astray[0]}. Sort them into one folder a class, or give a CSV with their classes."
         )
-    return Proposal(folder, tuple(rows))
+    return Proposal(folder, tuple(rows), passed_over=tuple(passed_over))
+
+
+def _is_image(file: Path) -> bool:
+    """By its suffix, or by its content as many DICOM files have none, or a number for one."""
+    try:
+        return file.suffix.lower() in SUFFIXES or is_dicom(file)
+    except OSError as error:
+        raise DatasetError(f"{file}: cannot be read ({error.strerror})") from None
+
+
+def _refuse_mixed_parts(folder: Path, paths: Sequence[PurePosixPath]) -> None:
+    """Where some images are below train or test, a folder beside these would be taken for a class.
+
+    Raises:
+        DatasetError: with that folder.
+    """
+    first = dict.fromkeys(path.parts[0] for path in paths if len(path.parts) > 1)
+    parts = [name for name in first if name.lower() in _PARTS]
+    others = [name for name in first if name.lower() not in _PARTS]
+    if parts and others:
+        raise DatasetError(
+            f"{folder}: expected images in {' and '.join(parts)} only, found also "
+            f"{', '.join(others[:5])}. Put them into train or test (validation patients are drawn "
+            "from train), or all classes beside each other."
+        )
 
 
 def from_table(file: Path, columns: dict[str, str]) -> Proposal:
@@ -175,16 +231,6 @@ def from_table(file: Path, columns: dict[str, str]) -> Proposal:
     if not rows:
         raise DatasetError(f"{file}: expected at least one image, found only the header")
     return Proposal(file.parent, tuple(rows), patients_known="patient_id" in chosen)
-
-
-def propose_pattern(paths: Sequence[str]) -> str | None:
-    """A pattern that finds a patient in every path, more than one and not one an image."""
-    for pattern in _PATTERNS:
-        found = [re.search(pattern, path) for path in paths]
-        patients = {match.group(1) for match in found if match}
-        if all(found) and 1 < len(patients) < len(paths):
-            return pattern
-    return None
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -4,8 +4,12 @@ import hashlib
 import hmac
 import os
 import secrets
+import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+
+import pandas as pd
 
 from sonobench.datasets.cohort import Cohort, DatasetError
 from sonobench.tables import SAMPLES
@@ -29,10 +33,7 @@ def pseudonym_key() -> bytes:
     file = Path(chosen) if chosen else Path.home() / ".config" / "sonobench" / "pseudonym.key"
     try:
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w", encoding="ascii") as opened:
-                opened.write(secrets.token_hex(_BYTES))
+            _write_key(file)
         key = bytes.fromhex(file.read_text(encoding="ascii").strip())
     except (OSError, ValueError) as error:
         raise DatasetError(f"{file}: no key for pseudonyms can be read there ({error})") from None
@@ -41,11 +42,26 @@ def pseudonym_key() -> bytes:
     return key
 
 
+def _write_key(file: Path) -> None:
+    """Make a key that only its owner can read; where another process was faster, its key stays."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as opened:
+            opened.write(secrets.token_hex(_BYTES))
+        # A link appears with its content or not at all, and never over a file that is there.
+        with suppress(FileExistsError):
+            os.link(aside, file)
+    finally:
+        Path(aside).unlink()
+
+
 def pseudonymised(cohort: Cohort, key: bytes) -> Cohort:
-    """The cohort with pseudonyms as patients and paths, and without further columns.
+    """The cohort with pseudonyms as patients, operators and paths, and without further columns.
 
     A row of the metadata file is still named by its number. What the file has beside the columns
-    of the sample table is left out: nobody can know whether it tells who somebody is.
+    of the sample table is left out, but for what its loader knows to be harmless
+    (`Cohort.impersonal`): of anything else nobody can know whether it tells who somebody is.
 
     Args:
         cohort: as its loader found it.
@@ -58,13 +74,18 @@ def pseudonymised(cohort: Cohort, key: bytes) -> Cohort:
     samples = cohort.samples
     suffixes = samples["path"].map(lambda path: PurePosixPath(path).suffix)
     path = samples["image_id"].map(pseudonym) + suffixes
-    kept = [column for column in samples if column in SAMPLES.names]
+    kept = [column for column in samples if column in (*SAMPLES.names, *cohort.impersonal)]
+    # A column without a single operator has no text to hash.
+    operator = samples["operator"].astype(object)
     return replace(
         cohort,
         samples=samples[kept].assign(
             image_id=cohort.name + "/" + path,
             path=path,
             patient_id=cohort.name + "/" + samples["patient_id"].map(pseudonym),
+            operator=operator.map(
+                lambda who: None if pd.isna(who) else pseudonym(f"operator {who}")
+            ),
             row=samples["row"],
             file=samples["path"],
         ),

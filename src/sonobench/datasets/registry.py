@@ -23,6 +23,9 @@ _PUBLISHED: dict[str, Loader] = {
     "african_planes": african_planes.load,
 }
 _ENTRY_POINTS = "sonobench.datasets"
+# Columns in which no loader may leave a value out, and those that may be empty.
+_NEEDED = ("row", "image_id", "dataset", "path", "label", "patient_id")
+_KNOWN = ("site", "device", "operator", "official_split")
 
 
 def load_cohort(dataset: Dataset, data_root: Path, phantom: Path | None = None) -> Cohort:
@@ -34,10 +37,12 @@ def load_cohort(dataset: Dataset, data_root: Path, phantom: Path | None = None) 
         phantom: folder that `write_phantom` filled; for loader `phantom` only.
 
     Raises:
-        DatasetError: no such loader; files missing or wrong, with file and row; not as many images
-            as published, or files missing, and the dataset is not said to be partial.
+        DatasetError: no such loader; metadata missing or wrong, with file and row; not as many
+            images or patients as published, and the dataset is not said to be partial, or partial
+            and without a single image.
     """
     cohort = _load(dataset, data_root, phantom)
+    _refuse_gaps(cohort, dataset.loader)
     repeated = cohort.samples[cohort.samples.duplicated("image_id")]
     if len(repeated):
         first = repeated.iloc[0]
@@ -46,7 +51,10 @@ def load_cohort(dataset: Dataset, data_root: Path, phantom: Path | None = None) 
         )
     if dataset.labels is not None:
         cohort = _with_classes(cohort, data_root / dataset.labels)
-    return _those_here(cohort) if dataset.partial else _complete(cohort)
+    if dataset.partial:
+        return _those_here(cohort)
+    _refuse_incomplete(cohort, ARCHIVES.get(dataset.loader))
+    return cohort
 
 
 def plugin_loaders() -> dict[str, metadata.EntryPoint]:
@@ -115,14 +123,33 @@ def _load(dataset: Dataset, data_root: Path, phantom: Path | None) -> Cohort:
     return cohort
 
 
-def _complete(cohort: Cohort) -> Cohort:
-    here, published = len(cohort.samples), cohort.published_images
-    if published is not None and here != published:
+def _refuse_gaps(cohort: Cohort, loader: str) -> None:
+    if absent := [column for column in (*_NEEDED, *_KNOWN) if column not in cohort.samples]:
         raise DatasetError(
-            f"{cohort.metadata}: {here:,} images, {published:,} are published. Bring the whole "
-            "dataset, or set 'partial: true' of this dataset to use what is here."
+            f"{cohort.metadata}: loader '{loader}' must give the columns {', '.join(absent)}"
         )
-    return cohort
+    for column in _NEEDED:
+        rows = cohort.samples[cohort.samples[column].isna()]
+        if len(rows):
+            raise DatasetError(
+                f"{cohort.metadata}, row {rows.iloc[0]['row']}: expected a {column} of every "
+                f"image, found none of {len(rows)}; correct the metadata, or loader '{loader}', "
+                "which read it"
+            )
+
+
+def _refuse_incomplete(cohort: Cohort, archive: Archive | None) -> None:
+    """Compare metadata with what is published; missing files are told where files are read."""
+    images, patients = len(cohort.samples), cohort.samples["patient_id"].nunique()
+    counts = [("images", images, cohort.published_images)]
+    if archive is not None:
+        counts.append(("patients", patients, archive.patients))
+    for what, here, published in counts:
+        if published is not None and here != published:
+            raise DatasetError(
+                f"{cohort.metadata}: {here:,} {what}, {published:,} are published. Bring the whole "
+                "dataset, or set 'partial: true' of this dataset to use what is here."
+            )
 
 
 def _those_here(cohort: Cohort) -> Cohort:

@@ -112,6 +112,13 @@ def samples_of(rows: Sequence[dict[str, Any]], problems: Problems) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
+def filled(value: dict[str, str], columns: Sequence[str], problems: Problems, row: int) -> None:
+    """Note each of the columns that is empty in a row."""
+    for column in columns:
+        if not value[column]:
+            problems.add(row, f"{column} is empty")
+
+
 def one_of(
     value: str, allowed: dict[str, str], column: str, problems: Problems, row: int
 ) -> str | None:

@@ -18,8 +18,9 @@ def make_splits(samples: pd.DataFrame, source: str, split: Split) -> pd.DataFram
     order of rows changes nothing.
 
     Raises:
-        DatasetError: no published split where one is asked for, fewer subjects than folds, a class
-            without images in a training part.
+        DatasetError: no published split where one is asked for, fewer subjects than folds (in
+            cross-validation also without those of one fold), fewer images of every class than
+            folds, a class without images in a training part.
     """
     frame = samples.sort_values("image_id").reset_index(drop=True)
     home = (frame["dataset"] == source).to_numpy()
@@ -33,7 +34,8 @@ def make_splits(samples: pd.DataFrame, source: str, split: Split) -> pd.DataFram
     excluded = home & ~test & frame["subject_id"].isin(tied).to_numpy()
     development = home & ~test & ~excluded
     fixed = np.where(home, np.where(test, "test", "excluded"), "external").astype(object)
-    folds = _assign(frame[development], split.folds, split.seed, source)
+    subjects = frame[development]["subject_id"].nunique()
+    folds = _assign(frame[development], split, source, subjects)
 
     tables = []
     for fold in range(split.folds):
@@ -43,7 +45,7 @@ def make_splits(samples: pd.DataFrame, source: str, split: Split) -> pd.DataFram
             role[development] = np.where(held_out, "validation", "train")
         else:
             rest = frame[development][~held_out]
-            validation = _assign(rest, split.folds, split.seed, source) == 0
+            validation = _assign(rest, split, source, subjects) == 0
             parts = np.full(len(folds), "test", dtype=object)
             parts[~held_out] = np.where(validation, "validation", "train")
             role[development] = parts
@@ -52,19 +54,36 @@ def make_splits(samples: pd.DataFrame, source: str, split: Split) -> pd.DataFram
     return pd.concat(tables, ignore_index=True)
 
 
-def _assign(frame: pd.DataFrame, folds: int, seed: int, source: str) -> npt.NDArray[np.int64]:
-    subjects = frame["subject_id"].nunique()
+def _assign(frame: pd.DataFrame, split: Split, source: str, of: int) -> npt.NDArray[np.int64]:
+    """Fold of each image of a frame that has all `of` subjects, or what a test fold leaves."""
+    subjects, folds = frame["subject_id"].nunique(), split.folds
     if subjects < folds:
+        most = _most_folds(of, split)
+        lower = f"set 'split.folds' to at most {most}, or " if most >= 2 else ""
+        left = "" if subjects == of else ", without those of a test fold,"
         raise DatasetError(
-            f"'{source}' has {subjects} subjects to divide into {folds} folds; "
-            "set 'split.folds' to at most that, or bring more patients"
+            f"'{source}' has {subjects} subjects{left} to divide into {folds} folds; "
+            f"{lower}bring more patients"
+        )
+    if (most := int(frame["label"].value_counts().max())) < folds:
+        raise DatasetError(
+            f"'{source}' has at most {most} images of a class to divide into {folds} folds; lower "
+            "'split.folds', or bring more patients"
         )
     assigned = np.empty(len(frame), dtype=np.int64)
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=split.seed)
     parts = splitter.split(np.zeros(len(frame)), frame["label"], frame["subject_id"])
     for fold, (_, held_out) in enumerate(parts):
         assigned[held_out] = fold
     return assigned
+
+
+def _most_folds(subjects: int, split: Split) -> int:
+    """The largest number of folds that so many subjects can be divided into."""
+    if split.scheme == "official_test":
+        return subjects
+    # A test fold has as many subjects as any or one more; the rest is divided once again.
+    return max((n for n in range(1, subjects) if subjects - -(-subjects // n) >= n), default=0)
 
 
 def _require_published(home: pd.DataFrame, source: str) -> None:

@@ -31,6 +31,43 @@ def duplicate_groups(samples: pd.DataFrame) -> pd.DataFrame:
     return repeated.sort_values(["pixel_sha256", "image_id"])
 
 
+def copies_to_drop(samples: pd.DataFrame, source: str) -> pd.Series:
+    """Which rows are left out when one image of each identical set is kept.
+
+    A published test image of the source stays before all others, so that its test is complete;
+    then an image of another cohort, as the source's subject is then not trained on; then the
+    smallest image_id.
+
+    Args:
+        samples: with image_id, dataset, official_split and pixel_sha256.
+        source: the cohort that is trained on.
+
+    Returns:
+        Booleans with the index of `samples`.
+    """
+    home = samples["dataset"] == source
+    tested = home & samples["official_split"].isin(["test"])
+    rank = np.select([tested, ~home], [0, 1], 2)
+    ordered = samples.assign(rank=rank).sort_values(["rank", "image_id"])
+    return ordered.duplicated("pixel_sha256").reindex(samples.index)
+
+
+def refuse_duplicates(samples: pd.DataFrame) -> None:
+    """Images that occur more than once stop a run.
+
+    Raises:
+        DatasetError: with the rows of the first.
+    """
+    groups = duplicate_groups(samples)
+    if len(groups):
+        first = groups[groups["pixel_sha256"] == groups["pixel_sha256"].iloc[0]]
+        raise DatasetError(
+            f"{groups['pixel_sha256'].nunique()} images occur more than once; first: "
+            + " = ".join(f"{row.image_id} (row {row.row})" for row in first.itertuples())
+            + ". Take the copies out, or set 'duplicates' to merge_subjects or drop."
+        )
+
+
 def refuse_conflicts(samples: pd.DataFrame, source: str) -> None:
     """The same image with two labels, or a source patient in both published parts, stops a run.
 

@@ -1,5 +1,6 @@
 """From an archive to a dataset in the data root: checked, and there as a whole or not at all."""
 
+import hashlib
 import io
 import lzma
 import shutil
@@ -26,6 +27,8 @@ _Member = tuple[PurePosixPath, int, Callable[[], IO[bytes]]]
 def unpacked_size(file: Path, archive: Archive) -> int:
     """Bytes that an archive unpacks to; every member's name and kind is checked.
 
+    It reads the whole archive, which takes a while.
+
     Raises:
         DatasetError: it cannot be read, has a member that would leave its folder or is no plain
             file, or unpacks to more than the published archive.
@@ -39,6 +42,7 @@ def unpack(
     archive: Archive,
     load: Callable[[str, Path], Cohort],
     data_root: Path,
+    size: int,
     progress: Callable[[int], None],
 ) -> Path:
     """Unpack an archive aside, check that its dataset is complete, and put it in its place.
@@ -48,18 +52,30 @@ def unpack(
         archive: what it should be.
         load: the dataset's loader.
         data_root: where the dataset's folder goes.
+        size: what `unpacked_size` said.
         progress: called with the bytes that were written since the last call.
 
     Returns:
         The dataset's folder; what it is and its licence lie in it as SOURCE.txt.
 
     Raises:
-        DatasetError: as `unpacked_size`; or the dataset is there already, the disk has no room,
-            images are missing or their number is not the published one.
+        DatasetError: as `unpacked_size`; or the dataset is there already, the disk has no room or
+            cannot be written to, or images or metadata are not the published ones.
     """
+    with _writing_to(data_root):
+        data_root.mkdir(parents=True, exist_ok=True)
+        return _unpack(file, archive, load, data_root, size, progress)
+
+
+def _unpack(
+    file: Path,
+    archive: Archive,
+    load: Callable[[str, Path], Cohort],
+    data_root: Path,
+    size: int,
+    progress: Callable[[int], None],
+) -> Path:
     place = data_root / archive.folder
-    needed = unpacked_size(file, archive)
-    data_root.mkdir(parents=True, exist_ok=True)
     with FileLock(data_root / f".{archive.folder}.lock"):
         if place.exists():
             raise DatasetError(
@@ -68,9 +84,9 @@ def unpack(
         for leftover in data_root.glob(f".{archive.folder}.aside.*"):
             shutil.rmtree(leftover, ignore_errors=True)
         free = shutil.disk_usage(data_root).free
-        if needed > free:
+        if size > free:
             raise DatasetError(
-                f"{file.name} unpacks to {needed:,} bytes, and {data_root} has {free:,} left; "
+                f"{file.name} unpacks to {size:,} bytes, and {data_root} has {free:,} left; "
                 "choose another data root (--data-root) or make room"
             )
         aside = Path(tempfile.mkdtemp(dir=data_root, prefix=f".{archive.folder}.aside."))
@@ -90,17 +106,35 @@ def unpack(
 def _write(members: Iterator[_Member], folder: Path, progress: Callable[[int], None]) -> None:
     for name, size, opened in members:
         target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
         written = 0
-        with opened() as source, target.open("xb") as out:
+        # What fails at the target is no fault of the archive, which is read in the same loop.
+        with _writing_to(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            out = target.open("xb", buffering=0)
+        with out, opened() as source:
             while chunk := source.read(_CHUNK):
                 written += len(chunk)
                 if written > size:
                     break
-                out.write(chunk)
+                left = chunk
+                with _writing_to(target):
+                    while left:
+                        left = left[out.write(left) :]
                 progress(len(chunk))
         if written != size:
-            raise DatasetError(f"{name}: expected {size:,} bytes, found another number")
+            found = "more" if written > size else f"{written:,}"
+            raise DatasetError(f"{name}: expected {size:,} bytes, found {found}")
+
+
+@contextmanager
+def _writing_to(place: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(
+            f"{place}: cannot be written ({error.strerror}); make room, or choose another data "
+            "root (--data-root)"
+        ) from None
 
 
 def _dataset_folder(aside: Path, file: Path, archive: Archive) -> Path:
@@ -127,13 +161,25 @@ def _check(cohort: Cohort, archive: Archive, file: Path) -> None:
             f"{archive.images:,} of {archive.patients:,}; it is not {archive.file} of "
             f"https://doi.org/{archive.doi}"
         )
+    found = hashlib.sha256(cohort.metadata.read_bytes()).hexdigest()
+    if found != archive.metadata_sha256:
+        raise DatasetError(
+            f"{file}: {archive.metadata} in it has SHA-256 {found}, published is "
+            f"{archive.metadata_sha256}; it is not {archive.file} of https://doi.org/{archive.doi}"
+        )
 
 
 @contextmanager
 def _members(file: Path, archive: Archive) -> Iterator[Iterator[_Member]]:
     """The plain files of an archive, checked one by one; any damage is a DatasetError."""
     try:
-        with file.open("rb") as opened:
+        opened = file.open("rb")
+    except OSError as error:
+        raise DatasetError(
+            f"{file}: cannot be opened ({error.strerror}); expected the archive {archive.file}"
+        ) from None
+    try:
+        with opened:
             if zipfile.is_zipfile(opened):
                 with zipfile.ZipFile(opened) as packed:
                     yield _checked(_zip_members(packed), file, archive)
@@ -146,8 +192,6 @@ def _members(file: Path, archive: Archive) -> Iterator[Iterator[_Member]]:
                         yield _checked(_tar_members(packed), file, archive)
     except DatasetError:
         raise
-    except FileNotFoundError:
-        raise DatasetError(f"{file} is not there; expected the archive {archive.file}") from None
     # zipfile, tarfile and lzma raise a dozen kinds of errors on damaged files; whatever it was,
     # this archive cannot be used and the message carries the cause.
     except Exception as error:

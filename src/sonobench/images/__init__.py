@@ -1,8 +1,11 @@
-"""From file to tensor: decoding, geometry, packs. Knows files and pixels, nothing of patients."""
+"""From file to tensor: decoding, geometry, packs. Knows files and pixels, nothing of patients.
+
+`augment`, which alone needs torch, is in its own module.
+"""
 
 from sonobench.images.appearance import HASH_BITS, Appearance, appearance
-from sonobench.images.augment import augment
 from sonobench.images.decode import Decoded, UnreadableImage, decode
+from sonobench.images.dicom import is_dicom
 from sonobench.images.geometry import Geometry, GeometryKind, Interpolation
 from sonobench.images.pack import Pack, PackWriter, decode_all, read_index
 
@@ -17,8 +20,8 @@ __all__ = [
     "PackWriter",
     "UnreadableImage",
     "appearance",
-    "augment",
     "decode",
     "decode_all",
+    "is_dicom",
     "read_index",
 ]

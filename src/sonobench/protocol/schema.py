@@ -266,7 +266,7 @@ class Protocol(Section):
     duplicates: Literal["merge_subjects", "drop", "stop"] = Field(
         default="merge_subjects",
         description="Images with identical pixels. merge_subjects: their patient ids become one "
-        "subject; drop: one of each set is kept; stop: refuse to run.",
+        "subject; drop: so too, and one image of each set is kept; stop: refuse to run.",
     )
     unreadable: Literal["stop", "leave_out"] = Field(
         default="stop", description="Images that do not decode."

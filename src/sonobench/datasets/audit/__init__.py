@@ -1,6 +1,6 @@
 """What is wrong with the data, or must be known of them, found before anything is trained."""
 
 from sonobench.datasets.audit.audit import audit
-from sonobench.datasets.audit.finding import Finding
+from sonobench.datasets.audit.finding import SEVERITIES, Finding
 
-__all__ = ["Finding", "audit"]
+__all__ = ["SEVERITIES", "Finding", "audit"]

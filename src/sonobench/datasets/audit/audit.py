@@ -6,9 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from sonobench.datasets.audit.attributes import attribute_counts, confounding, imbalance
+from sonobench.datasets.audit.attributes import (
+    attribute_counts,
+    confounding,
+    imbalance,
+    several_sites,
+)
 from sonobench.datasets.audit.duplicates import exact_duplicates, label_conflicts, leaks
-from sonobench.datasets.audit.finding import Finding
+from sonobench.datasets.audit.finding import SEVERITIES, Finding, Severity
 from sonobench.datasets.audit.near_duplicates import near_duplicates
 from sonobench.datasets.audit.shortcuts import (
     burned_in,
@@ -19,16 +24,16 @@ from sonobench.datasets.audit.shortcuts import (
 )
 from sonobench.datasets.subjects import duplicate_groups
 
-_SEVERITIES = ("error", "warning", "info")
-
 
 def audit(
     samples: pd.DataFrame,
     splits: pd.DataFrame | None,
-    left_out: Sequence[str],
+    left_out: Mapping[str, Sequence[str]],
     *,
     source: str,
     published: Mapping[str, int | None],
+    unreadable: str = "leave_out",
+    dropped: pd.DataFrame | None = None,
     further: Sequence[Finding] = (),
 ) -> dict[str, Any]:
     """Everything that must be known of the data before anything is trained.
@@ -37,9 +42,11 @@ def audit(
         samples: the sample table. Without the columns that decoding gives (pixel_sha256, width …)
             only what the metadata tell is audited.
         splits: roles; None where there are none yet.
-        left_out: messages of the images that are not there or do not decode.
+        left_out: messages of the images that are not there or do not decode, by cohort.
         source: the cohort that is trained on.
         published: of each cohort, how many images are published.
+        unreadable: what the protocol says of images that cannot be read.
+        dropped: rows of samples that were taken out as copies; they are here, nonetheless.
         further: findings made elsewhere.
 
     Returns:
@@ -47,38 +54,47 @@ def audit(
         `near_duplicates`, `images_of_each_role`, `images_shared_between_cohorts`, `left_out`.
     """
     decoded = "pixel_sha256" in samples
-    role = pd.Series("", index=samples.index)
+    excluded = set[str]()
     if splits is not None:
-        first_fold = splits[splits["fold"] == 0].set_index("image_id")["role"]
-        role = samples["image_id"].map(first_fold)
+        excluded = set(splits.loc[splits["role"] == "excluded", "image_id"])
     if decoded:
         size = samples["width"].astype(str) + "×" + samples["height"].astype(str)
         samples = samples.assign(size=size)
-    findings = [*further, *leaks(samples, splits, source)]
+    copies = samples[:0] if dropped is None else dropped
+    # A run refuses conflicts before it drops one of the two rows.
+    whole = pd.concat([samples, copies]) if len(copies) else samples
+    findings = [*further, *leaks(whole, splits, source)]
     cohorts = {}
     for name, frame in samples.groupby("dataset", sort=False):
-        cohorts[str(name)] = _counts_of(frame, role[frame.index], decoded)
+        cohorts[str(name)] = _counts_of(frame, excluded, decoded)
         findings += confounding(str(name), frame)
         findings += imbalance(str(name), frame)
+        findings += several_sites(str(name), frame)
         findings += path_leak(str(name), frame)
         findings += burned_in(str(name), frame) if decoded else []
     near: dict[str, Any] = {}
     if decoded:
-        findings += [*label_conflicts(samples), *exact_duplicates(samples)]
+        findings += [*label_conflicts(whole), *exact_duplicates(samples, source)]
         findings += size_or_intensity(samples, source)
-        searched = near_duplicates(samples, role)
+        searched = near_duplicates(samples, splits)
         findings += searched.findings
         near = {
             "pairs": searched.count,
             "pairs_of_different_subjects": searched.between_subjects,
             "nearest": searched.pairs.to_dict("records"),
         }
-    here = samples["dataset"].value_counts()
+    here = whole["dataset"].value_counts()
     findings += _partial_copies(here, published)
-    if left_out:
-        text = f"{len(left_out)} images could not be read; first: {left_out[0]}"
-        findings.append(Finding("unreadable", "warning", source, text, len(left_out)))
-    findings.sort(key=lambda finding: _SEVERITIES.index(finding.severity))
+    for name, rows in copies.groupby("dataset", sort=False):
+        text = f"{len(rows)} copies of other images were dropped, as the protocol says"
+        some = Finding.some(rows["image_id"])
+        findings.append(Finding("dropped", "info", str(name), text, len(rows), some))
+    for name, messages in left_out.items():
+        if messages:
+            text = f"{len(messages)} images could not be read; first: {messages[0]}"
+            severity: Severity = "error" if unreadable == "stop" else "warning"
+            findings.append(Finding("unreadable", severity, name, text, len(messages)))
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return {
         "findings": [asdict(finding) for finding in findings],
         "known_counts": {
@@ -92,12 +108,12 @@ def audit(
         )
         if decoded
         else 0,
-        "left_out": list(left_out),
+        "left_out": [message for messages in left_out.values() for message in messages],
         "images_of_each_role": _roles(samples, splits) if splits is not None else {},
     }
 
 
-def _counts_of(frame: pd.DataFrame, role: pd.Series, decoded: bool) -> dict[str, Any]:
+def _counts_of(frame: pd.DataFrame, excluded: set[str], decoded: bool) -> dict[str, Any]:
     per_patient = frame["patient_id"].value_counts()
     several = {
         name: int((frame.groupby("patient_id")[name].nunique() > 1).sum())
@@ -106,7 +122,7 @@ def _counts_of(frame: pd.DataFrame, role: pd.Series, decoded: bool) -> dict[str,
     counts: dict[str, Any] = {
         "images": len(frame),
         "patients": int(frame["patient_id"].nunique()),
-        "excluded_images": int((role == "excluded").sum()),
+        "excluded_images": int(frame["image_id"].isin(excluded).sum()),
         "images_of_each_class": _counts(frame["label"]),
         "classes": {
             str(label): {"all": _amount(rows)} | _amounts_of_parts(rows)

@@ -6,6 +6,9 @@ from itertools import islice
 from typing import Literal
 
 _LISTED = 20
+Severity = Literal["error", "warning", "info"]
+# The worst first.
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Finding:
     """
 
     kind: str
-    severity: Literal["info", "warning", "error"]
+    severity: Severity
     cohort: str
     message: str
     count: int

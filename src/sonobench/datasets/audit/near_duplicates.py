@@ -34,14 +34,14 @@ class NearDuplicates:
     findings: tuple[Finding, ...]
 
 
-def near_duplicates(samples: pd.DataFrame, role: pd.Series) -> NearDuplicates:
+def near_duplicates(samples: pd.DataFrame, splits: pd.DataFrame | None) -> NearDuplicates:
     """Search all cohorts for near duplicates; identical images count once.
 
     Args:
         samples: with perceptual_hash, pixel_sha256, subject_id.
-        role: of each row in the first fold; empty text where there are no splits.
+        splits: roles; None where there are none yet.
     """
-    distinct = samples.assign(role=role).drop_duplicates("pixel_sha256").reset_index(drop=True)
+    distinct = samples.drop_duplicates("pixel_sha256").reset_index(drop=True)
     subject = pd.factorize(distinct["subject_id"])[0]
     count = between = 0
     kept = []
@@ -63,8 +63,25 @@ def near_duplicates(samples: pd.DataFrame, role: pd.Series) -> NearDuplicates:
             "distance": distance[order],
         }
     )
-    findings = _findings(one.reset_index(drop=True), two.reset_index(drop=True), between)
+    apart = np.zeros(len(order), dtype=bool)
+    if splits is not None:
+        developed, tested = (
+            _in_folds(samples, distinct, splits, roles)
+            for roles in (("train", "validation"), ("test", "external"))
+        )
+        a, b = first[order], second[order]
+        apart = np.any(developed[a] & tested[b] | tested[a] & developed[b], axis=1)
+    findings = _findings(one.reset_index(drop=True), two.reset_index(drop=True), apart, between)
     return NearDuplicates(count, between, pairs, findings)
+
+
+def _in_folds(
+    samples: pd.DataFrame, distinct: pd.DataFrame, splits: pd.DataFrame, roles: tuple[str, ...]
+) -> npt.NDArray[np.bool_]:
+    """Whether each distinct image, or a copy of it, has one of the roles: (images, folds)."""
+    joined = splits.merge(samples[["image_id", "pixel_sha256"]], on="image_id")
+    has = joined["role"].isin(roles).groupby([joined["pixel_sha256"], joined["fold"]]).any()
+    return has.unstack("fold").loc[distinct["pixel_sha256"]].to_numpy(dtype=bool)
 
 
 def _bits(hashes: pd.Series) -> npt.NDArray[np.float32]:
@@ -88,17 +105,20 @@ def _near_pairs(
             yield first[ordered], second[ordered], distance[ordered]
 
 
-def _findings(one: pd.DataFrame, two: pd.DataFrame, between: int) -> tuple[Finding, ...]:
-    """Within each cohort, and across cohorts; of all pairs, or of the thousand nearest."""
+def _findings(
+    one: pd.DataFrame, two: pd.DataFrame, apart: npt.NDArray[np.bool_], between: int
+) -> tuple[Finding, ...]:
+    """Within each cohort, and across cohorts; of all pairs, or of the thousand nearest.
+
+    `apart` says of which pairs a fold develops on one image and tests on the other.
+    """
     found = []
     names = one["dataset"].where(one["dataset"] == two["dataset"], "")
-    tested = ["test", "external"]
-    apart = one["role"].isin(tested) != two["role"].isin(tested)
-    apart &= (one["role"] != "") & (two["role"] != "excluded") & (one["role"] != "excluded")
     more = f" (of the {len(one)} nearest of {between} pairs)" if between > len(one) else ""
     for name in dict.fromkeys(names):
         rows = names == name
-        where = "of two cohorts" if name == "" else "of different patients"
+        cohorts = list(dict.fromkeys([*one.loc[rows, "dataset"], *two.loc[rows, "dataset"]]))
+        where = f"of {' and '.join(cohorts)}" if name == "" else "of different patients"
         text = f"{int(rows.sum())} pairs of nearly identical images {where}{more}"
         if leaking := int((rows & apart).sum()):
             text += f"; {leaking} have one image in development and one in test"
@@ -109,7 +129,7 @@ def _findings(one: pd.DataFrame, two: pd.DataFrame, between: int) -> tuple[Findi
             Finding(
                 "near_duplicates",
                 "warning",
-                name or str(one["dataset"].iloc[0]),
+                str(cohorts[0]),
                 text + ". They are reported, not merged",
                 int(rows.sum()),
                 Finding.some(ids),

@@ -1,5 +1,6 @@
 """What a model could learn in place of anatomy: burned-in graphics, sizes, brightness, names."""
 
+import math
 import re
 from collections import defaultdict
 from typing import Any
@@ -10,21 +11,18 @@ from sonobench.datasets.audit.finding import Finding
 
 # A few bright shapes occur by chance; two lines of text have many.
 _TEXT_MARKS, _COLOURED_SHARE = 3, 0.001
-# A class of fewer images has no share; shares this far apart invite a shortcut; rarer is not told.
-_FEWEST, _APART, _RARE = 20, 0.2, 0.05
-# A part of a path tells the class if this share of its images has one class, over three patients.
-_TELLING, _PATIENTS = 0.95, 3
+# A class of fewer patients has no share; shares this far apart, by this many standard errors,
+# invite a shortcut; rarer is not told.
+_FEWEST, _APART, _ERRORS, _RARE = 10, 0.2, 3, 0.05
+# A part of a path tells the class if this share of its images has one class, over three patients;
+# told is it where this share of all images can be read.
+_TELLING, _PATIENTS, _READABLE = 0.95, 3, 0.5
 # Brightness that differs by this many of the source's standard deviations is told.
 _BRIGHTER = 0.5
 
 
 def graphics_shares(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Share of images with each kind of burned-in graphics: of all, and of each class."""
-    kinds = {
-        "text": frame["text_marks"] >= _TEXT_MARKS,
-        "calipers": frame["caliper_marks"] >= 1,
-        "colour": frame["coloured_share"] > _COLOURED_SHARE,
-    }
     return {
         kind: {
             "all": round(float(has.mean()), 4),
@@ -33,15 +31,25 @@ def graphics_shares(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
                 for label, rows in frame.groupby("label")
             },
         }
-        for kind, has in kinds.items()
+        for kind, has in _graphics(frame).items()
+    }
+
+
+def _graphics(frame: pd.DataFrame) -> dict[str, pd.Series]:
+    """Whether each image has each kind of burned-in graphics."""
+    return {
+        "text": frame["text_marks"] >= _TEXT_MARKS,
+        "calipers": frame["caliper_marks"] >= 1,
+        "colour": frame["coloured_share"] > _COLOURED_SHARE,
     }
 
 
 def burned_in(name: str, frame: pd.DataFrame) -> list[Finding]:
     """Graphics in the images, with the classes that have most and fewest of them."""
     found = []
-    counts = frame["label"].value_counts()
-    large = [str(label) for label in counts.index[counts >= _FEWEST]]
+    patients = frame.groupby("label")["patient_id"].nunique()
+    large = [str(label) for label in patients.index[patients >= _FEWEST]]
+    graphics = _graphics(frame)
     for kind, shares in graphics_shares(frame).items():
         of_classes = {label: shares[label] for label in large}
         if shares["all"] < _RARE and max(of_classes.values(), default=0) < _RARE:
@@ -53,7 +61,12 @@ def burned_in(name: str, frame: pd.DataFrame) -> list[Finding]:
                 max(of_classes, key=of_classes.__getitem__),
                 min(of_classes, key=of_classes.__getitem__),
             )
-            apart = of_classes[most] - of_classes[fewest] >= _APART
+            errors = [
+                _standard_error(graphics[kind][rows], frame["patient_id"][rows])
+                for rows in (frame["label"] == most, frame["label"] == fewest)
+            ]
+            difference = of_classes[most] - of_classes[fewest]
+            apart = difference >= _APART and difference > _ERRORS * math.hypot(*errors)
             text += (
                 f", from {of_classes[fewest]:.0%} of {fewest} to {of_classes[most]:.0%} of {most}"
             )
@@ -71,9 +84,26 @@ def burned_in(name: str, frame: pd.DataFrame) -> list[Finding]:
     return found
 
 
+def _standard_error(has: pd.Series, patient: pd.Series) -> float:
+    """Of a share of images whose patients, not the images, are drawn.
+
+    A share is the ratio of two sums over patients; its variance by linearisation (Cochran,
+    Sampling Techniques, 3rd ed. 1977, eq. 9A.9): P/(P-1) · sum((m - share · n)²) / sum(n)², where a
+    patient has n images, m of them with the mark.
+
+    Args:
+        has: whether each image has the mark.
+        patient: of each image; two at least.
+    """
+    of_patient = has.groupby(patient).agg(["sum", "size"])
+    rest = of_patient["sum"] - has.mean() * of_patient["size"]
+    count = len(of_patient)
+    return math.sqrt(count / (count - 1) * float((rest**2).sum())) / len(has)
+
+
 def path_leak(name: str, frame: pd.DataFrame) -> list[Finding]:
     """Whether the class can be read in the images' paths; models here see pixels only."""
-    words = [set(re.findall(r"[a-z0-9]+(?: [a-z0-9]+)*", path.lower())) for path in frame["path"]]
+    words = [_words(path.lower()) for path in frame["path"]]
     places = defaultdict(list)
     for place, parts in enumerate(words):
         for word in parts:
@@ -89,7 +119,7 @@ def path_leak(name: str, frame: pd.DataFrame) -> list[Finding]:
         if counts.iloc[0] >= _TELLING * len(where) and share[label] < _TELLING:
             telling[word] = label
             readable.update(where)
-    if 2 * len(readable) < len(frame):
+    if len(readable) < _READABLE * len(frame):
         return []
     example = max(telling, key=lambda word: len(places[word]))
     return [
@@ -103,6 +133,11 @@ def path_leak(name: str, frame: pd.DataFrame) -> list[Finding]:
             Finding.some(frame["image_id"].iloc[sorted(readable)[:20]]),
         )
     ]
+
+
+def _words(path: str) -> set[str]:
+    """Names with their numbers and spaces, and their letters alone: `brain001` and `brain`."""
+    return {*re.findall(r"[a-z0-9]+(?: [a-z0-9]+)*", path), *re.findall(r"[^\W\d_]+", path)}
 
 
 def looks(frame: pd.DataFrame) -> dict[str, Any]:
