@@ -283,7 +283,9 @@ class Plan:
                 "protocol": {"name": protocol.name, "sha256": identity},
                 "encoders": [encoder_record(member) for member in members],
                 "skipped": [{"encoder": s.label, "reason": s.reason} for s in skipped],
-                "failures": [{"job": f.job, "error": f.error} for f in failures],
+                "failures": [
+                    {"job": f.job, "error": f.error, "because_of": f.because_of} for f in failures
+                ],
                 "trained": trained,
                 "datasets": {
                     name: {

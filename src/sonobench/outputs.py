@@ -91,11 +91,15 @@ def write_predictions(
 
 
 def write_certificates(out: Path, store: Store, certificates: dict[str, Task]) -> None:
-    """The certificate of every encoder that was admitted."""
+    """The certificate of every encoder that was admitted, and of no other."""
+    folder, written = out / "diagnostics" / "certificates", set()
     for label, task in certificates.items():
         if store.has(task):
-            text = (store.folder(task) / "certificate.json").read_bytes()
-            replace_file(out / "diagnostics" / "certificates" / f"{safe_name(label)}.json", text)
+            file = folder / f"{safe_name(label)}.json"
+            replace_file(file, (store.folder(task) / "certificate.json").read_bytes())
+            written.add(file)
+    for file in set(folder.glob("*.json")) - written:
+        file.unlink()
 
 
 def encoder_record(member: Member) -> dict[str, Any]:

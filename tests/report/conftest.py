@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.simulated_run import Mishaps, write_run
+from benchmarks.simulated_run import Mishaps, simulate_predictions, write_run
 from sonobench.evaluation import Evaluation, evaluate
 from sonobench.protocol import Protocol
 from sonobench.report import Opinions, write_report
@@ -85,12 +85,15 @@ def _samples(classes: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _splits(samples: pd.DataFrame) -> pd.DataFrame:
+def _splits(samples: pd.DataFrame, scheme: str) -> pd.DataFrame:
     patient = samples["patient_id"].str[-2:].astype(int)
+    tested = samples["official_split"] == "test"
     tables = []
     for fold in range(FOLDS):
         role = np.where(patient // 2 % FOLDS == fold, "validation", "train")
-        role = np.where(samples["official_split"] == "test", "test", role)
+        if scheme == "cross_validation":
+            tested = (patient // 2 + 1) % FOLDS == fold
+        role = np.where(tested, "test", role)
         role = np.where(samples["dataset"] == "abroad", "external", role)
         tables.append(pd.DataFrame({"image_id": samples["image_id"], "fold": fold, "role": role}))
     return pd.concat(tables, ignore_index=True)
@@ -108,6 +111,9 @@ def simulated(
     unconverged: tuple[str, ...] = (),
     diverged: tuple[str, ...] = (),
     at_chance: tuple[str, ...] = (),
+    scheme: str = "official_test",
+    seeds: tuple[int, ...] = (0,),
+    abroad: bool = True,
 ) -> Written:
     """Two encoders and three controls; the first encoder is also fine-tuned."""
     twin = f"random:{encoder}"
@@ -121,14 +127,20 @@ def simulated(
                 "path": "home.csv",
                 "note": "Home is small.",
             },
-            "external": [{"loader": "manifest", "name": "abroad", "path": "abroad.csv"}],
+            "external": [{"loader": "manifest", "name": "abroad", "path": "abroad.csv"}] * abroad,
             "classes": classes,
-            "split": {"folds": FOLDS},
+            "seeds": seeds,
+            "split": {"folds": FOLDS, "scheme": scheme},
             "encoders": [
                 {"name": "timm:resnet50", "label": encoder},
-                {"name": "timm:vit", "label": second},
+                {"name": "timm:vit", "label": second}
+                | ({} if second in diverged else {"adaptations": ["linear_probe"]}),
                 {"name": "timm:gone", "label": skipped},
-                {"name": "random:timm:resnet50", "label": twin},
+                {
+                    "name": "random:timm:resnet50",
+                    "label": twin,
+                    "adaptations": ["linear_probe"],
+                },
                 "pixel_stats",
             ],
             "adaptations": {"full_finetune": {}},
@@ -137,7 +149,8 @@ def simulated(
         }
     )
     samples = _samples(classes)
-    splits = _splits(samples)
+    samples = samples[(samples["dataset"] == "home") | abroad].reset_index(drop=True)
+    splits = _splits(samples, scheme)
     probed = {encoder: 3.6, second: 3.1, twin: 0.9, "pixel_stats": 1.5}
     skills = {(name, "linear_probe"): skill for name, skill in probed.items()}
     skills |= {("none", "majority_class"): 0.0, (encoder, "full_finetune"): 4.2}
@@ -150,6 +163,12 @@ def simulated(
         Mishaps({skipped: reason}, random_looking, unconverged, diverged, at_chance),
         pictures=60,
     )
+    trained = {model: skill for model, skill in skills.items() if model[0] != "none"}
+    again = [
+        simulate_predictions(samples, splits, classes, trained, seed=5 + seed).assign(seed=seed)
+        for seed in seeds[1:]
+    ]
+    predictions = pd.concat([predictions, *again], ignore_index=True)
     settings = evaluation_settings(protocol, samples)
     evaluation = evaluate(predictions, samples, settings)
     drawn = Material.read(folder, evaluation, predictions).figures
@@ -188,6 +207,17 @@ def doubtful_run(tmp_path_factory: pytest.TempPathFactory) -> Written:
         unconverged=("net_b",),
         diverged=("net_b",),
         at_chance=("net",),
+    )
+
+
+@pytest.fixture(scope="session")
+def home_run(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """Cross-validation with two seeds in a single hospital."""
+    return simulated(
+        tmp_path_factory.mktemp("home") / "run",
+        scheme="cross_validation",
+        seeds=(0, 1),
+        abroad=False,
     )
 
 

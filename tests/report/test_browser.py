@@ -93,6 +93,15 @@ def test_a_heading_sorts_its_column_down_then_up(page):
     assert "absent" in page.locator("#main-table tbody tr").last.inner_text()
 
 
+def test_intervals_are_sorted_by_where_they_begin(page):
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    page.get_by_role("button", name="Interval").and_(page.locator("#table-pairs button")).click()
+    cells = page.locator("#table-pairs tbody td:nth-child(4)").all_inner_texts()
+    begins = [float(re.match(r"\[([-+.\d]+)", cell.replace("−", "-"))[1]) for cell in cells]
+    assert len(begins) == 12  # six pairs of four encoders, at home and abroad
+    assert begins == sorted(begins, reverse=True)
+
+
 def test_a_filter_leaves_matching_rows_and_says_how_many(page):
     page.locator("[data-filters='main-table']").fill("net_b")
     assert page.locator("#main-table tbody tr:visible").count() == 1
@@ -138,6 +147,24 @@ def test_an_image_tells_what_every_model_said_and_its_nearest_training_images(pa
     page.keyboard.press("Escape")
     assert dialog.is_hidden()
     assert opener.evaluate("(element) => element === document.activeElement")
+
+
+def test_the_class_that_a_model_says_is_not_taken_from_rounded_percentages(page):
+    said = page.evaluate(
+        """() => {
+            const first = Object.keys(cases.opinion)[0];
+            cases.opinion[first].percent.splice(0, 3, 50, 50, 0);
+            cases.opinion[first].predicted[0] = 1;
+            return opinion(first, 0).predicted;
+        }"""
+    )
+    assert said == 1
+
+
+def test_the_images_of_the_diagonal_are_called_recognised(page):
+    page.locator(".matrix button[data-true='brain'][data-predicted='brain']:visible").first.click()
+    heading = page.locator(".behind h4:visible").first.inner_text()
+    assert heading == "net, full fine-tuning: brain, recognised"
 
 
 def test_a_chosen_model_holds_for_confusions_and_calibration(page):

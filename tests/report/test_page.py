@@ -3,55 +3,16 @@
 import json
 import re
 import shutil
-from html.parser import HTMLParser
+from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from sonobench.report.page import page
+from sonobench.report.pictures import cases
+from sonobench.report.write import write_figures
 from sonobench.tables import TableError
-
-VOID = {"meta", "link", "br", "img", "input"}
-
-
-class Page(HTMLParser):
-    """Text, attributes and nesting of a page; refuses tags that do not close in order."""
-
-    def __init__(self, html):
-        super().__init__(convert_charrefs=True)
-        self.open, self.tags, self.texts, self.data = [], [], [], {}
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] == "script":
-            attributes = next(a for tag, a in reversed(self.tags) if tag == "script")
-            name = attributes.get("id", "code")
-            self.data[name] = self.data.get(name, "") + data
-        else:
-            self.texts.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
-
-
-def written(run):
-    return page(run.material())
+from tests.report.read_page import Page, written
 
 
 @pytest.fixture(scope="session")
@@ -64,35 +25,57 @@ def hostile(hostile_page):
     return Page(hostile_page.read_text(encoding="utf-8"))
 
 
-def test_every_model_stands_there_with_its_number_and_interval(plain_run, plain):
-    rows = plain_run.evaluation.results
-    main = rows[
-        (rows["metric"] == "macro_f1")
-        & (rows["label_space"] == "open")
-        & (rows["images"] == "all")
-        & (rows["subgroup"] == "all")
-        & (rows["aggregate"] == "mean_of_folds")
-        & (rows["calibration"] == "none")
+TRAININGS = {"linear_probe": "linear probe", "full_finetune": "full fine-tuning"}
+
+
+def test_every_model_stands_in_its_row_with_its_numbers_under_their_headings(plain_run, plain):
+    groups, headings, *rows = plain.table("tiny_run: macro F1")
+    assert groups[1:] == ["in-domain 48 images, 12 patients", "abroad 44 images, 11 patients"]
+    # In-domain all readings agree; abroad a class is missing, and two images are identical.
+    columns = {
+        0: ("in_domain", "open", "all", "macro_f1"),
+        3: ("in_domain", "open", "all", "weighted_f1"),
+        4: ("abroad", "open", "all", "macro_f1"),
+        7: ("abroad", "closed", "all", "macro_f1"),
+        8: ("abroad", "open", "distinct", "macro_f1"),
+        9: ("abroad", "closed", "distinct", "macro_f1"),
+        10: ("abroad", "open", "all", "weighted_f1"),
+    }
+    assert headings == [
+        *("macro F1", "group", "fold sd", "weighted F1"),
+        *("macro F1", "group", "fold sd", "macro F1 closed", "macro F1 43 distinct"),
+        *("macro F1 closed 43 distinct", "weighted F1"),
     ]
-    assert len(main) == 12  # six models, two evaluations
-    for row in main.itertuples():
-        name = "majority class" if row.encoder == "none" else row.encoder
-        assert name in plain.text
-        assert f"{row.estimate:.3f} [{row.ci_low:.3f}, {row.ci_high:.3f}]" in plain.text
-
-
-def test_open_and_closed_label_space_are_both_shown_where_they_differ(plain_run, plain):
-    rows = plain_run.evaluation.results
-    rows = rows[(rows["aggregate"] == "mean_of_folds") & (rows["adaptation"] == "linear_probe")]
-    rows = rows.set_index(["encoder", "evaluation", "label_space", "subgroup", "images", "metric"])
-    open_, closed = (
-        rows.loc[("pixel_stats", "abroad", space, "all", "all", "macro_f1"), "estimate"]
-        for space in ("open", "closed")
+    key = ["encoder", "adaptation", "evaluation", "label_space", "images", "metric"]
+    results = plain_run.evaluation.results
+    results = results[
+        (results["subgroup"] == "all")
+        & (results["aggregate"] == "mean_of_folds")
+        & (results["calibration"] == "none")
+    ].set_index(key)
+    shown = {row[0]: row[1:] for row in rows}
+    models = list(
+        dict.fromkeys(
+            zip(plain_run.predictions["encoder"], plain_run.predictions["adaptation"], strict=True)
+        )
     )
-    assert open_ != closed
-    assert f"{open_:.3f}" in plain.text
-    assert f"{closed:.3f}" in plain.text
-    assert "macro F1 closed" in plain.text
+    assert len(models) == 6
+    for encoder, adaptation in models:
+        [cells] = [
+            cells
+            for name, cells in shown.items()
+            if (name == "majority class no encoder, control" and encoder == "none")
+            or name.removesuffix(", control") == f"{encoder} {TRAININGS.get(adaptation)}"
+        ]
+        for place, column in columns.items():
+            row = results.loc[(encoder, adaptation, *column)]
+            expected = f"{row.estimate:.3f}"
+            if column[-1] == "macro_f1":
+                expected += f" [{row.ci_low:.3f}, {row.ci_high:.3f}]"
+            assert re.sub("[†≈]", "", cells[place]) == expected
+        for place, where in ((2, "in_domain"), (6, "abroad")):
+            sd = results.loc[(encoder, adaptation, where, "open", "all", "macro_f1")].fold_sd
+            assert cells[place] == f"{sd:.3f}"
 
 
 def test_a_skipped_encoder_is_named_with_its_reason(plain):
@@ -106,7 +89,6 @@ def test_the_answer_names_the_best_its_interval_and_whom_it_cannot_be_told_from(
         plain.text,
     )
     assert "Its full fine-tuning minus its linear probe: " in plain.text
-    assert "significant" not in plain.text
 
 
 def test_intervals_and_fold_deviation_are_named_as_what_they_are(plain):
@@ -177,6 +159,16 @@ def test_every_models_probabilities_of_an_image_are_its_mean_over_folds(plain_ru
     assert shown == pytest.approx([100 * share for share in mean], abs=0.5)
 
 
+def test_what_a_model_predicts_is_not_told_by_rounded_percentages(plain_run):
+    material = plain_run.material()
+    opinions = material.opinions
+    near = np.tile(np.float32([0.4985, 0.4995, 0.002]), (*opinions.probabilities.shape[:2], 1))
+    told = cases(material.run, replace(opinions, probabilities=near))
+    for opinion in told["opinion"].values():
+        assert opinion["percent"][:3] == [50, 50, 0]
+        assert opinion["predicted"] == [1] * len(opinions.models)
+
+
 def test_confusion_counts_are_summed_over_folds(plain_run, plain):
     table = plain_run.evaluation.confusions
     brain = table[
@@ -227,7 +219,8 @@ def test_the_same_folder_gives_the_same_bytes(plain_run, plain_page):
 def test_timings_change_nothing(plain_run, plain, copy_of):
     copy = copy_of(plain_run)
     manifest = json.loads((copy.folder / "manifest.json").read_text())
-    (copy.folder / "manifest.json").write_text(json.dumps(manifest | {"seconds": {"all": 1.5}}))
+    timed = {"seconds": {"all": 1.5}, "started": "2027-05-06T07:08:09+0000"}
+    (copy.folder / "manifest.json").write_text(json.dumps(manifest | timed))
     assert written(copy) == (plain_run.folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -248,12 +241,22 @@ def test_without_diagnostics_the_results_are_still_shown(plain_run, copy_of):
     assert "#training" not in {attributes["href"] for attributes in bare.all("a")}
 
 
-def test_failures_are_listed(plain_run, copy_of):
+def test_a_failure_is_listed_and_what_was_skipped_for_it_is_not(plain_run, copy_of):
     copy = copy_of(plain_run)
     manifest = json.loads((copy.folder / "manifest.json").read_text())
-    manifest["failures"] = [{"job": "linear probe net_c", "error": "out of <memory>"}]
+    cause = "decode home at 224"
+    manifest["failures"] = [
+        {"job": cause, "error": "out of <memory>", "because_of": None},
+        {
+            "job": "embed net · home",
+            "error": f"skipped, because {cause!r} failed",
+            "because_of": cause,
+        },
+    ]
     (copy.folder / "manifest.json").write_text(json.dumps(manifest))
-    assert "failed: linear probe net_c: out of <memory>" in Page(written(copy)).text
+    text = Page(written(copy)).text
+    assert f"failed: {cause}: out of <memory>" in text
+    assert "failed: embed net" not in text
 
 
 def test_images_left_out_are_counted_with_the_answer_and_listed_in_the_audit(plain_run, copy_of):
@@ -301,9 +304,69 @@ def test_a_cohort_in_the_pretraining_data_is_said_to_be_there(plain_run, copy_of
 
 def test_a_model_that_diverged_is_a_row_with_its_reason_and_no_number(doubtful_run):
     text = Page(written(doubtful_run)).text
-    assert "net_b full fine-tuning diverged: the loss of fold 0 is not finite in epoch 4" in text
-    assert "net, full fine-tuning stayed at chance" in text
+    reason = "3 of 3 trainings diverged: the loss of fold 0 is not finite in epoch 4"
+    assert f"net_b full fine-tuning {reason}" in text
+    assert "net, full fine-tuning: 3 of 3 trainings stayed at chance" in text
     assert "net‡‖ full fine-tuning" in text
+
+
+def test_folds_are_counted_from_one_wherever_they_are_read(plain):
+    roles = plain.table("Images of each role in each fold")
+    assert [row[0] for row in roles[1:]] == ["1", "2", "3"]
+    [heads, *_] = plain.table("The regularisation λ")
+    assert heads[1:4] == ["λ, fold 1", "λ, fold 2", "λ, fold 3"]
+
+
+def test_a_fold_without_a_probe_leaves_its_own_place_empty(plain_run, copy_of):
+    copy = copy_of(plain_run)
+    file = copy.folder / "diagnostics" / "probe.parquet"
+    probe = pd.read_parquet(file)
+    probe.loc[probe["fold"] == 2, "penalty"] *= 3
+    probe[(probe["encoder"] != "net") | (probe["fold"] != 0)].to_parquet(file)
+    rows = {row[0]: row[1:4] for row in Page(written(copy)).table("The regularisation λ")}
+    assert rows["net"] == ["–", "0.1", "0.3"]
+    assert rows["net_b"] == ["0.1", "0.1", "0.3"]
+
+
+def test_the_command_that_reproduces_a_run_with_pseudonyms_makes_them_again(plain_run, copy_of):
+    copy = copy_of(plain_run)
+    manifest = json.loads((copy.folder / "manifest.json").read_text())
+    (copy.folder / "manifest.json").write_text(json.dumps(manifest | {"pseudonymised": True}))
+    text = Page(written(copy)).text
+    assert "sonobench run protocol.yaml --data-root DATA --pseudonymise --out again" in text
+    assert "with the same key of pseudonyms" in text
+
+
+def test_every_table_of_scores_says_what_bold_and_brackets_are(plain):
+    # The main table, F1 of the classes of two evaluations, and further metrics of five readings.
+    assert plain.text.count("bold: the highest of each adaptation") == 1 + 2 + 5
+    assert plain.text.count("NLL, AURC: lower is better, and none is bold") == 5
+
+
+def test_a_map_of_some_images_says_that_errors_are_more_than_their_share(
+    plain_run, plain, monkeypatch
+):
+    # 24 patients at home and 12 abroad have 96 and 44 images.
+    assert "of the variance of its features; 140 images." in plain.text
+    # 60 images have a picture, and errors have one first.
+    monkeypatch.setattr("sonobench.report.charts.map.MOST_POINTS", 70)
+    text = Page(written(plain_run)).text
+    assert (
+        "of the variance of its features; 70 of 140 images, among which those that models get "
+        "wrong are more than their share."
+    ) in text
+
+
+def test_figures_that_somebody_else_put_there_are_left_alone(plain_run, copy_of):
+    copy = copy_of(plain_run)
+    figures = copy.folder / "figures"
+    (figures / "drafts").mkdir(parents=True)
+    for name in ("mine.svg", "notes.txt", "cost__gone.svg", "drops.pdf", "ranked.pdf"):
+        (figures / name).write_text("")
+    forest = {"forest": copy.drawn["forest"]}
+    write_figures(replace(copy, drawn=forest).material(), figures)
+    left = {file.name for file in figures.iterdir()}
+    assert left == {"drafts", "mine.svg", "notes.txt", "ranked.pdf", "forest.svg", "forest.pdf"}
 
 
 def test_every_chart_has_its_specification_and_says_what_it_shows(plain):

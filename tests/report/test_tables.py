@@ -11,6 +11,7 @@ from rich.console import Console
 
 from sonobench.report import summary
 from sonobench.report.text_formats import escape_latex, escape_markdown
+from sonobench.report.write import write_tables
 
 
 @pytest.fixture(scope="session")
@@ -23,11 +24,15 @@ def hostile_tables(hostile_page):
     return hostile_page.parent / "tables"
 
 
-def estimate(run, encoder, evaluation="in_domain", images="all", metric="macro_f1"):
+def estimate(
+    run, encoder, evaluation="in_domain", images="all", metric="macro_f1", adaptation=None
+):
+    """A row of the results: of the linear probe or the majority class, if not told otherwise."""
     rows = run.evaluation.results
+    adaptation = adaptation or ("majority_class" if encoder == "none" else "linear_probe")
     [row] = rows[
         (rows["encoder"] == encoder)
-        & (rows["adaptation"] != "full_finetune")
+        & (rows["adaptation"] == adaptation)
         & (rows["aggregate"] == "mean_of_folds")
         & (rows["subgroup"] == "all")
         & (rows["calibration"] == "none")
@@ -59,10 +64,16 @@ def test_every_markdown_row_has_as_many_cells_as_its_header(tables, hostile_tabl
 
 
 def test_markdown_shows_number_interval_and_size(plain_run, tables):
-    text = (tables / "main.md").read_text()
-    row = estimate(plain_run, "net")
-    assert f"**{row.estimate:.3f}** [{row.ci_low:.3f}, {row.ci_high:.3f}]" in text
-    assert f"in-domain ({row.n_images} images, {row.n_patients} patients): macro F1" in text
+    header, _, first, *_ = markdown_rows((tables / "main.md").read_text())
+    row = estimate(plain_run, "net", adaptation="full_finetune")
+    assert header[2].strip() == (
+        f"in-domain ({row.n_images} images, {row.n_patients} patients): macro F1"
+    )
+    assert [cell.strip() for cell in first[:3]] == [
+        "net",
+        "full fine-tuning",
+        f"**{row.estimate:.3f}** [{row.ci_low:.3f}, {row.ci_high:.3f}]",
+    ]
 
 
 def test_models_come_by_descending_in_domain_macro_f1_with_the_controls_among_them(
@@ -105,7 +116,10 @@ def test_per_class_tables_hold_the_declared_classes_of_each_evaluation(plain_run
         "other",
     ]
     assert len(markdown_rows(abroad)[0]) == 2 + 2
-    assert f"{estimate(plain_run, 'net', metric='f1[femur]').estimate:.3f}" in home
+    of = {(row[0].strip(), row[1].strip()): row for row in markdown_rows(home)}
+    femur = estimate(plain_run, "net", metric="f1[femur]")
+    shown = of["net", "linear probe"][3].strip().replace("*", "")
+    assert shown == f"{femur.estimate:.3f} [{femur.ci_low:.3f}, {femur.ci_high:.3f}]"
 
 
 @pytest.mark.parametrize("name", ["main.tex", "per_class.tex"])
@@ -131,6 +145,10 @@ def test_latex_leaves_no_special_character_of_a_label_unescaped(hostile_tables):
     assert r"\textless{}script\textgreater{}alert(1)" in text
     # A row must not begin with what \\ would take as its argument.
     assert not re.search(r"\\\\\s*[\[*]", text)
+
+
+def test_hyphens_of_an_option_are_no_dash_in_latex():
+    assert escape_latex("--accept-licence") == "-{}-accept-licence"
 
 
 def test_escaped_text_stays_on_one_line():
@@ -202,6 +220,30 @@ def test_the_best_of_each_adaptation_is_bold_and_what_it_cannot_be_told_from_is_
     assert "**" in of["net", "full fine-tuning"]
     assert "**" in of["net", "linear probe"]
     assert ("≈" in of[r"net\_b", "linear probe"]) == (pair.p_holm >= 0.05)
+
+
+@pytest.mark.parametrize(
+    ("place", "label_space", "images"),
+    [(6, "open", "all"), (9, "closed", "all"), (10, "open", "distinct")],
+)
+def test_every_reading_says_who_cannot_be_told_from_the_best(
+    plain_run, copy_of, place, label_space, images
+):
+    # Of all pairs the p is 0.9, so that both probes are alike in every column of macro F1.
+    copy = copy_of(plain_run)
+    pairs = copy.evaluation.comparisons.copy()
+    pairs.loc[pairs["kind"] == "pair", "p_holm"] = 0.9
+    copy = replace(copy, evaluation=replace(copy.evaluation, comparisons=pairs))
+    write_tables(copy.material(), copy.folder / "tables")
+    header, _, *rows = markdown_rows((copy.folder / "tables" / "main.md").read_text())
+    assert ("closed" in header[place]) == (label_space == "closed")
+    assert ("distinct" in header[place]) == (images == "distinct")
+    [best, other] = sorted(
+        (row[place] for row in rows if row[0].strip() in ("net", r"net\_b") and "probe" in row[1]),
+        key=lambda cell: "≈" in cell,
+    )
+    assert "**" in best
+    assert "≈" in other
 
 
 def test_letters_of_groups_stand_in_the_table(plain_run, tables):

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from sonobench.evaluation import IN_DOMAIN, Evaluation
 from sonobench.report.comparisons import Comparisons, Difference
+from sonobench.report.numbers import number, p_value, signed, signed_bounds, with_bounds
 from sonobench.report.run_folder import RunFolder
-from sonobench.report.scores import MAIN, Model, Scores, evaluation_title, spaced
-from sonobench.report.tables import number, signed
+from sonobench.report.scores import MAIN, Model, Scores, evaluation_title
+from sonobench.report.subgroups import group_scores
 
 # Differences to the best that are shown for each adaptation and evaluation, smallest first.
 _NEAREST = 3
@@ -28,11 +29,11 @@ def briefs(
     made = [
         Brief(
             "Paired differences in macro F1: the best minus those nearest to it (p after Holm)",
-            [_difference(d) for d in _to_the_best(run, scores, comparisons)],
+            [_difference(d, comparisons.alpha) for d in _to_the_best(run, scores, comparisons)],
         ),
         Brief(
             "What another adaptation changes",
-            [_difference(d) for d in comparisons.adaptations],
+            [_difference(d, comparisons.alpha) for d in comparisons.adaptations],
         ),
         Brief(
             "In-domain minus external macro F1",
@@ -40,7 +41,7 @@ def briefs(
                 (
                     drop.model.title,
                     evaluation_title(drop.evaluation),
-                    f"{signed(drop.estimate)} [{signed(drop.low)}, {signed(drop.high)}]",
+                    f"{signed(drop.estimate)} {signed_bounds(drop.low, drop.high)}",
                 )
                 for drop in comparisons.drops
                 if not run.is_control(*drop.model)
@@ -56,12 +57,12 @@ def briefs(
     return [brief for brief in made if brief.lines]
 
 
-def _difference(difference: Difference) -> tuple[str, ...]:
+def _difference(difference: Difference, alpha: float) -> tuple[str, ...]:
     return (
         difference.title,
         evaluation_title(difference.evaluation),
-        f"{signed(difference.estimate)} [{signed(difference.low)}, {signed(difference.high)}]",
-        f"p {difference.p:.3f}" if difference.p >= 0.001 else "p < 0.001",
+        f"{signed(difference.estimate)} {signed_bounds(difference.low, difference.high)}",
+        f"p {p_value(difference.p, alpha)}",
     )
 
 
@@ -109,39 +110,25 @@ def _calibration(run: RunFolder, scores: Scores, evaluation: Evaluation) -> list
 
 
 def _groups(run: RunFolder, scores: Scores, evaluation: Evaluation) -> list[Brief]:
-    """Macro F1 of the best model in every centre and on every device, home and abroad."""
-    rows = evaluation.results
-    grouped = rows[
-        (rows["metric"] == "macro_f1")
-        & (rows["aggregate"] == "mean_of_folds")
-        & (rows["subgroup"] != "all")
-        & (rows["calibration"] == "none")
-        & (rows["label_space"] == MAIN.label_space)
-        & (rows["images"] == MAIN.images)
-        & rows["estimate"].notna()
-    ]
+    """What the best model reaches in every centre and on every device, home and abroad."""
+    chosen = [model for model in scores.models if not run.is_control(*model)]
+    groups = group_scores(evaluation.results) if chosen else []
     found = []
-    for where in scores.evaluations:
-        chosen = [model for model in scores.models if not run.is_control(*model)]
-        if not chosen:
-            break
+    for where in scores.evaluations if chosen else ():
         best = _best(chosen, where, scores)
-        own = grouped[
-            (grouped["evaluation"] == where)
-            & (grouped["encoder"] == best.encoder)
-            & (grouped["adaptation"] == best.adaptation)
-        ]
+        own = [group for group in groups if (group.evaluation, group.model) == (where, best)]
         lines = [
             (
-                spaced(row["subgroup"].replace("=", " ", 1)),
-                f"{number(row['estimate'])} [{number(row['ci_low'])}, {number(row['ci_high'])}]",
-                f"{row['n_images']} images, {row['n_patients']} patients",
+                group.group,
+                group.measure,
+                with_bounds(group.score.estimate, group.score.low, group.score.high) + group.mark,
+                f"{group.images:,} images, {group.patients:,} patients",
             )
-            for row in own.to_dict("records")
+            for group in own
         ]
-        found.append(
-            Brief(f"Macro F1 within groups, {evaluation_title(where)}: {best.title}", lines)
-        )
+        doubt = "; † interval not to be relied on" if any(group.mark for group in own) else ""
+        title = f"Within groups, {evaluation_title(where)}: {best.title}{doubt}"
+        found.append(Brief(title, lines))
     return found
 
 

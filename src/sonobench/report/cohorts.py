@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from sonobench.report.numbers import counted
 from sonobench.report.run_folder import RunFolder
 from sonobench.tables import ROLES
 
@@ -61,7 +62,7 @@ def class_amounts(run: RunFolder) -> list[tuple[str, list[Amount]]]:
 
 
 def role_amounts(run: RunFolder) -> tuple[list[str], list[tuple[int, list[Amount]]]]:
-    """Roles that occur, and their amounts in each fold."""
+    """Roles that occur, and their amounts in each fold, which is counted from 1."""
     rows = run.splits.merge(run.samples[["image_id", "subject_id"]], on="image_id")
     grouped = rows.groupby(["fold", "role"])
     images, subjects = grouped.size(), grouped["subject_id"].nunique()
@@ -69,7 +70,7 @@ def role_amounts(run: RunFolder) -> tuple[list[str], list[tuple[int, list[Amount
     folds = sorted(int(fold) for fold in rows["fold"].unique())
     return roles, [
         (
-            fold,
+            counted(fold),
             [
                 Amount(int(images.get((fold, role), 0)), int(subjects.get((fold, role), 0)))
                 for role in roles

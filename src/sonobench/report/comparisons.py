@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from sonobench.report.scores import Model
+from sonobench.report.scores import MAIN, Model, Variant
 
 
 @dataclass(frozen=True)
@@ -48,31 +48,55 @@ class Drop:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """Rank of a model among those of its adaptation, and which ranks it may have.
+
+    Attributes:
+        model, evaluation: of which.
+        rank: 1 is best; equals share the better one.
+        low, high: ranks that paired comparisons do not rule out.
+        group: letters; models without a common one differ.
+    """
+
+    model: Model
+    evaluation: str
+    rank: int
+    low: int
+    high: int
+    group: str
+
+
+@dataclass(frozen=True)
 class Comparisons:
-    """Macro F1 of all images in the open label space.
+    """Macro F1 of all images in the open label space, but for `p_values`.
 
     Attributes:
         pairs: encoders of one adaptation.
         adaptations: two adaptations of one encoder.
         drops: in-domain minus external.
-        groups: letters of a model in an evaluation; models without a common one differ.
+        standings: by evaluation and adaptation, the best first.
+        p_values: of macro F1 of every pair of encoders, in every reading of an evaluation.
         alpha: a difference is one where p is below it.
     """
 
     pairs: tuple[Difference, ...]
     adaptations: tuple[Difference, ...]
     drops: tuple[Drop, ...]
-    groups: dict[tuple[Model, str], str]
+    standings: tuple[Standing, ...]
+    p_values: dict[tuple[frozenset[Model], str, Variant], float]
     alpha: float
 
     @classmethod
     def of(cls, comparisons: pd.DataFrame, confidence: float) -> Self:
         """Take them from the table `sonobench.tables.COMPARISONS`."""
-        rows = comparisons[
-            (comparisons["label_space"] == "open")
-            & (comparisons["images"] == "all")
-            & (comparisons["metric"] == "macro_f1")
+        compared = comparisons[comparisons["metric"] == "macro_f1"]
+        rows = compared[
+            (compared["label_space"] == MAIN.label_space) & (compared["images"] == MAIN.images)
         ]
+        ranked = rows[rows["kind"] == "rank"]
+        # Within an evaluation and adaptation, which stay in the order of the table.
+        order = ranked.groupby(["evaluation", "a_adaptation"], sort=False).ngroup()
+        ranked = ranked.assign(order=order).sort_values(["order", "estimate", "a"])
         by_kind = {kind: group.to_dict("records") for kind, group in rows.groupby("kind")}
 
         def model(row: Mapping[Hashable, Any], side: str) -> Model:
@@ -105,13 +129,36 @@ class Comparisons:
                 )
                 for row in by_kind.get("drop", [])
             ),
-            {(model(row, "a"), row["evaluation"]): row["group"] for row in by_kind.get("rank", [])},
+            tuple(
+                Standing(
+                    model(row, "a"),
+                    row["evaluation"],
+                    int(row["estimate"]),
+                    int(row["ci_low"]),
+                    int(row["ci_high"]),
+                    row["group"],
+                )
+                for row in ranked.to_dict("records")
+            ),
+            {
+                (
+                    frozenset([model(row, "a"), model(row, "b")]),
+                    row["evaluation"],
+                    Variant(row["label_space"], row["images"]),
+                ): row["p_holm"]
+                for row in compared[compared["kind"] == "pair"].to_dict("records")
+            },
             1 - confidence,
         )
 
-    def separable(self, one: Model, other: Model, evaluation: str) -> bool | None:
+    def separable(
+        self, one: Model, other: Model, evaluation: str, variant: Variant = MAIN
+    ) -> bool | None:
         """Whether two models of one adaptation differ; None where they were not compared."""
-        for pair in self.pairs:
-            if pair.evaluation == evaluation and {pair.a, pair.b} == {one, other}:
-                return pair.p < self.alpha
-        return None
+        p = self.p_values.get((frozenset([one, other]), evaluation, variant))
+        return None if p is None else p < self.alpha
+
+    def group(self, model: Model, evaluation: str) -> str | None:
+        """Letters of a model, which those share that cannot be told apart; None without any."""
+        found = (s.group for s in self.standings if (s.model, s.evaluation) == (model, evaluation))
+        return next(found, None)

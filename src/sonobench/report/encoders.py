@@ -37,7 +37,7 @@ class LedgerEntry:
 
 @dataclass(frozen=True)
 class ProbeRow:
-    """Chosen probes of an encoder and seed: λ and marks by fold, and how the path went."""
+    """Chosen probes of an encoder and seed: λ and marks of every fold, and how the path went."""
 
     encoder: str
     seed: int
@@ -142,17 +142,16 @@ def probe_rows(run: RunFolder) -> list[ProbeRow]:
     order = {entry.label: position for position, entry in enumerate(run.protocol.encoders)}
     rows = []
     for (encoder, seed), path in run.probe.groupby(["encoder", "seed"]):
-        chosen = path[path["chosen"]].sort_values("fold")
-        marks = [
-            ("" if converged else "¶") + ("*" if at_edge else "")
-            for converged, at_edge in zip(chosen["converged"], chosen["at_edge"], strict=True)
-        ]
-        penalties = [f"{penalty:.3g}" for penalty in chosen["penalty"]]
+        chosen = path[path["chosen"]].set_index("fold")
+        found = {
+            fold: (f"{row['penalty']:.3g}", _marks(row["converged"], row["at_edge"]))
+            for fold, row in chosen.to_dict("index").items()
+        }
         rows.append(
             ProbeRow(
                 str(encoder),
                 int(str(seed)),
-                list(zip(penalties, marks, strict=True)),
+                [found.get(fold, ("–", "")) for fold in range(run.protocol.split.folds)],
                 float(chosen["validation_macro_f1"].mean()),
                 float(chosen["gradient"].max()),
                 len(path),
@@ -160,3 +159,7 @@ def probe_rows(run: RunFolder) -> list[ProbeRow]:
             )
         )
     return sorted(rows, key=lambda row: (order.get(row.encoder, len(order)), row.seed))
+
+
+def _marks(converged: bool, at_edge: bool) -> str:
+    return ("" if converged else "¶") + ("*" if at_edge else "")

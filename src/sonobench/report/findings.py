@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sonobench.evaluation import IN_DOMAIN
+from sonobench.report.absent import absent_models, failure_text
 from sonobench.report.comparisons import Comparisons, Difference
+from sonobench.report.numbers import number, percent, signed
 from sonobench.report.run_folder import RunFolder
 from sonobench.report.scores import MAIN, Model, Score, Scores, evaluation_title
-from sonobench.report.tables import absent_models, number, percent, signed
 
 
 @dataclass(frozen=True)
@@ -49,20 +50,22 @@ def _answer(
         return scores.macro_f1(model, evaluation)
 
     best = max(chosen, key=lambda model: score(model).estimate)
-    level = percent(run.protocol.evaluation.confidence)
+    equal = [model for model in chosen if score(model).estimate == score(best).estimate]
     images, patients = scores.sizes[evaluation, MAIN]
     text = "In-domain, " if evaluation == IN_DOMAIN else f"On {evaluation}, "
-    if len(chosen) > 1:
-        text += (
-            f"{_named(best)} has the highest macro F1 of {len(chosen)} models that are not "
-            "controls:"
-        )
-    else:
+    if len(chosen) == 1:
         text += f"{_named(best)}, the only model that is not a control, has a macro F1 of"
-    text += (
-        f" {number(score(best).estimate)} ({level} interval {number(score(best).low)} to "
-        f"{number(score(best).high)}; {images:,} images of {patients:,} patients)."
-    )
+    elif len(equal) == 1:
+        text += f"{_named(best)} has the highest macro F1 of {len(chosen)} models that are not "
+        text += "controls:"
+    else:
+        text += f"{_listed(equal)} have the same macro F1, the highest of {len(chosen)} models "
+        text += "that are not controls:"
+    level = percent(run.protocol.evaluation.confidence)
+    text += f" {number(score(best).estimate)} ({level} interval"
+    text += f" of {_named(best)}" if len(equal) > 1 else ""
+    text += f" {number(score(best).low)} to {number(score(best).high)}; "
+    text += f"{images:,} images of {patients:,} patients)."
     if len(chosen) > 1:
         text += _rivals(best, chosen, evaluation, scores, comparisons)
     if controls:
@@ -93,27 +96,45 @@ def _rivals(
     scores: Scores,
     comparisons: Comparisons,
 ) -> str:
-    """Whom the best cannot be told apart from: by paired tests where there are any."""
+    """Whom the best cannot be told apart from: by paired tests where there are any.
+
+    Nobody is left out: what was not compared on the same patients has an interval, at least.
+    """
     others = [model for model in chosen if model != best]
     alike = [model for model in others if model.adaptation == best.adaptation]
     tested = {model: comparisons.separable(best, model, evaluation) for model in alike}
-    text = ""
-    if any(apart is not None for apart in tested.values()):
+    text, compared = "", {model for model, apart in tested.items() if apart is not None}
+    if compared:
         whom = "the others" if len(alike) == len(others) else f"others with {best.training}"
         equal = [model for model in alike if tested[model] is False]
-        text = f" Compared with {whom} on the same patients, it "
-        text += f"cannot be told apart from {_listed(equal)}." if equal else "differs from all."
-    elif not comparisons.adaptations:
-        top = scores.macro_f1(best, evaluation)
-        near = [model for model in others if scores.macro_f1(model, evaluation).overlaps(top)]
-        text = (
-            f" The intervals of {_listed(near)} overlap with this one, so intervals alone cannot "
-            "tell them apart."
-            if near
-            else " The intervals of the others do not overlap with this one."
-        )
+        text = f" Compared with {whom} on the same patients, "
+        text += f"{best.name} cannot be told apart from {_listed(equal)}." if equal else ""
+        text += "" if equal else f"{best.name} differs from all."
     own = [d for d in comparisons.adaptations if d.evaluation == evaluation and best in (d.a, d.b)]
-    return text + "".join(_adaptation(difference) for difference in own)
+    text += "".join(map(_adaptation, own))
+    compared |= {model for difference in own for model in (difference.a, difference.b)}
+    return text + _not_compared(best, [m for m in others if m not in compared], evaluation, scores)
+
+
+def _not_compared(best: Model, others: Sequence[Model], evaluation: str, scores: Scores) -> str:
+    """What the intervals say of models with which there is no paired comparison."""
+    top = scores.macro_f1(best, evaluation)
+    near = [model for model in others if scores.macro_f1(model, evaluation).overlaps(top)]
+    if len(near) == 1:
+        return (
+            f" The interval of {_listed(near)} overlaps with that of {_named(best)}: the two were "
+            "not compared on the same patients, and intervals alone cannot tell them apart."
+        )
+    if near:
+        return (
+            f" The intervals of {_listed(near)} overlap with that of {_named(best)}: they were not "
+            "compared with it on the same patients, and intervals alone cannot tell them apart."
+        )
+    return (
+        f" No interval of a model that was not compared with {_named(best)} overlaps with its own."
+        if others
+        else ""
+    )
 
 
 def _adaptation(difference: Difference) -> str:
@@ -147,12 +168,9 @@ def _problems(run: RunFolder, scores: Scores) -> list[Finding]:
         f"{' '.join(filter(None, [a.name, a.training]))} has no numbers: {a.reason}"
         for a in absent_models(run, scores)
     ]
-    # What was skipped because of another job says nothing new.
-    texts += [
-        f"failed: {f['job']}: {f['error']}"
-        for f in run.manifest["failures"]
-        if not f["error"].startswith("skipped, because")
-    ]
+    # What was skipped because of another job says nothing new, nor what is a reason above.
+    failures = [failure_text(f) for f in run.manifest["failures"] if not f.get("because_of")]
+    texts += [failure for failure in failures if not any(failure in text for text in texts)]
     encoders = sorted({model.encoder for model in scores.models})
     for encoder in encoders:
         if run.is_random_looking(encoder):
@@ -166,15 +184,13 @@ def _problems(run: RunFolder, scores: Scores) -> list[Finding]:
                 f"{encoder}: {count} of its chosen probes did not converge; its numbers may be off"
             )
     for model in scores.models:
-        status, why = run.training_status(*model)
-        if status == "at_chance":
-            texts.append(f"{model.title} stayed at chance: {why}")
+        texts += [f"{model.title}: {ended}" for ended in run.training_ended(*model).values()]
     for evaluation in scores.evaluations:
         models = [m for m in scores.models if not scores.macro_f1(m, evaluation).reliable]
         if models:
             texts.append(
                 f"{evaluation_title(evaluation)}: intervals are not to be relied on; too few "
-                "patients carry one of the classes, or a centre has a single patient"
+                "patients carry one of the classes, or a centre or fold has a single patient"
             )
     if unreadable := len(run.audit["left_out"]):
         texts.append(

@@ -16,16 +16,10 @@ from sonobench.report.confusions import confusion_matrices
 from sonobench.report.encoders import admitted, ledger, probe_rows
 from sonobench.report.findings import answer, findings
 from sonobench.report.material import Material
+from sonobench.report.numbers import number, percent
 from sonobench.report.pictures import cases, map_data, thumbnails
 from sonobench.report.plain_tables import plain_tables
-from sonobench.report.tables import (
-    further_tables,
-    interval,
-    main_table,
-    number,
-    per_class_tables,
-    percent,
-)
+from sonobench.report.tables import further_tables, main_table, per_class_tables
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPTS = ("page.js", "charts.js", "images.js", "map.js")
@@ -43,7 +37,6 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "number": number,
-        "interval": interval,
         "thousands": lambda count: f"{count:,}",
         "mean": lambda values: number(sum(values) / len(values)) if values else "–",
     }
@@ -75,8 +68,8 @@ def page(material: Material) -> str:
         # The cohorts' notes stand on their cards.
         findings=[found for found in findings(run, scores) if found.kind != "note"],
         main=main_table(run, scores, comparisons),
-        further=further_tables(run, scores),
-        per_class=per_class_tables(run, scores),
+        further=further_tables(run, scores, comparisons),
+        per_class=per_class_tables(run, scores, comparisons),
         tables=plain_tables(run, scores, comparisons, evaluation),
         matrices=confusion_matrices(run, scores, evaluation.confusions, opinions),
         admitted=admitted(run),

@@ -5,10 +5,12 @@ ResNet50, EfficientNet-V2 and DINOv3; linear probing and full fine-tuning of eac
 patient-level cross-validation on a Spanish set; tests in-domain and on an African cohort; F1.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sonobench.evaluation import PAPER_MODELS
-from sonobench.protocol import LinearProbe, Protocol, Training
+from sonobench.protocol import FETAL_PLANES, LinearProbe, Protocol, Training
+from sonobench.report.numbers import percent
+from sonobench.report.scores import spaced
 
 Verdict = Literal["same", "different", "paper does not say"]
 
@@ -42,7 +44,7 @@ def _public(protocol: Protocol) -> list[SettingRow]:
     absent = [name for name in PAPER_MODELS if name not in names]
     held = [name for name in PAPER_MODELS if name in names]
     adapted = [
-        name.replace("_", " ")
+        spaced(name)
         for name in ("linear_probe", "full_finetune")
         if getattr(protocol.adaptations, name) is not None
     ]
@@ -63,7 +65,7 @@ def _public(protocol: Protocol) -> list[SettingRow]:
             "classes",
             ", ".join(protocol.classes),
             "the six of FETAL_PLANES_DB",
-            len(protocol.classes) == 6,
+            set(protocol.classes) == set(FETAL_PLANES),
         ),
         _row(
             "folds",
@@ -95,9 +97,9 @@ def _unsaid(protocol: Protocol) -> list[SettingRow]:
         else "each fold in turn, validation patients from the others",
         "averaging of F1": "macro (primary), weighted beside it",
         "external label space": "open (primary) and closed; classes declared for the cohort",
-        "images with identical pixels": protocol.duplicates.replace("_", " "),
+        "images with identical pixels": spaced(protocol.duplicates),
         "seeds": ", ".join(map(str, protocol.seeds)),
-        "uncertainty": f"{protocol.evaluation.confidence:.0%} intervals over patients",
+        "uncertainty": f"{percent(protocol.evaluation.confidence)} intervals over patients",
         "input sizes": ", ".join(
             f"{entry.label} at {entry.size}" for entry in protocol.encoders if entry.size
         )
@@ -112,21 +114,28 @@ def _unsaid(protocol: Protocol) -> list[SettingRow]:
     for name in ("linear_probe", "full_finetune"):
         settings = getattr(protocol.adaptations, name)
         if settings is not None:
-            rows[f"{name.replace('_', ' ')}: settings"] = _settings(settings)
+            rows[f"{spaced(name)}: settings"] = _settings(settings)
     return [
         SettingRow(setting, ours, _UNKNOWN, "paper does not say") for setting, ours in rows.items()
     ]
 
 
 def _settings(settings: LinearProbe | Training) -> str:
-    """Every setting of an adaptation that is a plain value."""
+    """Every setting of an adaptation, and what solves or optimises it."""
+    optimiser = "AdamW" if isinstance(settings, Training) else "L-BFGS"
+    return "; ".join([optimiser, *_told(settings.model_dump(mode="json"))])
+
+
+def _told(settings: dict[str, Any]) -> list[str]:
     told = []
-    for name, value in settings.model_dump(mode="json").items():
-        if isinstance(value, list):
-            told.append(f"{name.replace('_', ' ')} {value[0]} … {value[-1]}" if value else name)
-        elif not isinstance(value, dict):
-            told.append(f"{name.replace('_', ' ')} {'none' if value is None else value}")
-    return "; ".join(told)
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            told.append(f"{spaced(name)}: {', '.join(_told(value))}")
+        elif isinstance(value, list) and value:
+            told.append(f"{spaced(name)} {len(value)} from {value[0]:g} to {value[-1]:g}")
+        else:
+            told.append(f"{spaced(name)} {'none' if value is None or value == [] else value}")
+    return told
 
 
 def _row(setting: str, ours: str, paper: str, same: bool) -> SettingRow:

@@ -25,7 +25,8 @@ def cases(run: RunFolder, opinions: Opinions) -> dict[str, Any]:
     """Every image that can be looked at, every model's opinion of it, and its neighbours.
 
     Numbers stand in flat lists, to keep the page small: probabilities in percent and votes of
-    model m for class k of a tested image at place m * K + k.
+    model m for class k of a tested image at place m * K + k. What a model predicts is sent too,
+    since percentages may be equal where probabilities are not.
     """
     ids = case_images(run, opinions)
     near = run.neighbours
@@ -36,6 +37,7 @@ def cases(run: RunFolder, opinions: Opinions) -> dict[str, Any]:
     tested = {image_id: position for position, image_id in enumerate(opinions.image_ids)}
     rows = run.samples.set_index("image_id").loc[ids]
     datasets = [dataset.name for dataset in (run.protocol.source, *run.protocol.external)]
+    predicted = opinions.probabilities.argmax(2)
     percents = np.rint(100 * opinions.probabilities).astype(int)
     lists = worth_seeing(opinions, run.controls)
 
@@ -45,6 +47,7 @@ def cases(run: RunFolder, opinions: Opinions) -> dict[str, Any]:
 
     opinion = {
         str(place[image_id]): {
+            "predicted": predicted[:, position].tolist(),
             "percent": percents[:, position].ravel().tolist(),
             "votes": opinions.votes[:, position].ravel().tolist(),
         }

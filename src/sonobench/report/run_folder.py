@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,6 +10,21 @@ import pandas as pd
 
 from sonobench.protocol import Protocol, load_protocol, safe_name
 from sonobench.tables import SAMPLES, SPLITS, TableError, read_table
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How some trainings of a model ended: how many of all of its folds and seeds, and why."""
+
+    status: str
+    count: int
+    of: int
+    reason: str
+
+    def __str__(self) -> str:
+        """In words: what became of how many, and of the first of them why."""
+        how = {"diverged": "diverged", "at_chance": "stayed at chance"}[self.status]
+        return f"{self.count} of {self.of} trainings {how}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -80,11 +96,13 @@ class RunFolder:
             },
         )
 
+    @cached_property
+    def _records(self) -> dict[str, dict[str, Any]]:
+        return {record["label"]: record for record in self.manifest["encoders"]}
+
     def encoder(self, label: str) -> dict[str, Any]:
         """The manifest's record of an encoder; empty for `none`, the majority class' encoder."""
-        records = {record["label"]: record for record in self.manifest["encoders"]}
-        found: dict[str, Any] = records.get(label, {})
-        return found
+        return self._records.get(label, {})
 
     def is_control(self, encoder: str, adaptation: str) -> bool:
         """Whether a model is there to be compared with, not to be chosen."""
@@ -98,19 +116,27 @@ class RunFolder:
     @property
     def controls(self) -> frozenset[str]:
         """Labels of control encoders."""
-        return frozenset(r["label"] for r in self.manifest["encoders"] if r.get("control"))
+        return frozenset(label for label, r in self._records.items() if r.get("control"))
 
-    def training_status(self, encoder: str, adaptation: str) -> tuple[str, str]:
-        """How fine-tuning ended (`trained`, `diverged`, `at_chance`), and why it is said so."""
+    @property
+    def trainings(self) -> list[tuple[int, int]]:
+        """Seed and fold of every model that is trained of an encoder and adaptation."""
+        folds = range(self.protocol.split.folds)
+        return [(seed, fold) for seed in self.protocol.seeds for fold in folds]
+
+    def training_ended(self, encoder: str, adaptation: str) -> dict[str, Ended]:
+        """How trainings by gradient ended that did not go well: `diverged`, `at_chance`."""
         if self.finetune is None:
-            return "trained", ""
+            return {}
         rows = self.finetune[
             (self.finetune["encoder"] == encoder) & (self.finetune["adaptation"] == adaptation)
-        ]
+        ].drop_duplicates(["seed", "fold"])
+        found = {}
         for status in ("diverged", "at_chance"):
             if len(ended := rows[rows["status"] == status]):
-                return status, str(ended["status_reason"].iloc[0])
-        return "trained", ""
+                reason = str(ended["status_reason"].iloc[0])
+                found[status] = Ended(status, len(ended), len(self.trainings), reason)
+        return found
 
     def unconverged(self, encoder: str) -> int:
         """Chosen probes of an encoder, over folds and seeds, that the solver did not finish."""

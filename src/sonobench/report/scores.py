@@ -1,8 +1,9 @@
 """The long table of results as the report asks it: one score at a time, models in order."""
 
 import math
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import pandas as pd
 
@@ -60,6 +61,18 @@ class Score:
     seed_sd: float
     reliable: bool
 
+    @classmethod
+    def of(cls, row: Mapping[Hashable, Any]) -> Self:
+        """Of a row of the table `sonobench.tables.RESULTS`."""
+        return cls(
+            row["estimate"],
+            row["ci_low"],
+            row["ci_high"],
+            row["fold_sd"],
+            row["seed_sd"],
+            row["reliable"],
+        )
+
     def overlaps(self, other: "Score") -> bool:
         """Whether the two intervals have a point in common."""
         return self.low <= other.high and other.low <= self.high
@@ -94,14 +107,7 @@ class Scores:
         for row in whole.to_dict("records"):
             variant = Variant(row["label_space"], row["images"])
             model, where = Model(row["encoder"], row["adaptation"]), row["evaluation"]
-            of[model, where, variant, row["metric"]] = Score(
-                row["estimate"],
-                row["ci_low"],
-                row["ci_high"],
-                row["fold_sd"],
-                row["seed_sd"],
-                row["reliable"],
-            )
+            of[model, where, variant, row["metric"]] = Score.of(row)
             sizes[where, variant] = (row["n_images"], row["n_patients"])
         models = sorted(
             {model for model, *_ in of},

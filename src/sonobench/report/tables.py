@@ -5,20 +5,37 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from sonobench.report.absent import Absent, absent_models
 from sonobench.report.comparisons import Comparisons
+from sonobench.report.numbers import bounds, number, percent
 from sonobench.report.run_folder import RunFolder
 from sonobench.report.scores import MAIN, Model, Score, Scores, Variant, evaluation_title
 
 Mark = Literal["†", "‡", "§", "¶", "‖", "≈"]
 
 MARKS: dict[Mark, str] = {
-    "†": "interval not to be relied on: too few patients carry a class, or a centre has only one",
+    "†": "interval not to be relied on: too few patients carry a class, or a centre or fold has a "
+    "single patient",
     "‡": "the weights look random: see the encoder's admission",
     "§": "features computed elsewhere, not verified",
     "¶": "the solver did not finish a chosen probe",
     "‖": "a fold's fine-tuning stayed at chance",
     "≈": "not separable from the best of its adaptation (paired over patients, Holm)",
 }
+# Metrics beside macro F1, and their headings.
+_FURTHER = {
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "kappa": "Cohen's κ",
+    "mcc": "Matthews correlation",
+    "macro_auroc": "AUROC",
+    "macro_average_precision": "average precision",
+    "nll": "NLL",
+    "aurc": "AURC",
+}
+_LOWER_IS_BETTER = ("nll", "aurc")
 
 
 @dataclass(frozen=True)
@@ -62,15 +79,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Absent:
-    """A model without numbers, and why."""
-
-    name: str
-    training: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Group:
     """Neighbouring columns of one evaluation."""
 
@@ -106,26 +114,6 @@ class Table:
         return tuple(column for group in self.groups for column in group.columns)
 
 
-def number(value: float) -> str:
-    """Three decimals; a dash where there is no number."""
-    return "–" if math.isnan(value) else f"{value:.3f}"
-
-
-def interval(score: Score) -> str:
-    """`[low, high]`; a dash where there is none."""
-    return "–" if math.isnan(score.low) else f"[{number(score.low)}, {number(score.high)}]"
-
-
-def signed(value: float) -> str:
-    """Three decimals with their sign; a dash where there is no number."""
-    return "–" if math.isnan(value) else f"{value:+.3f}".replace("-", "−")
-
-
-def percent(share: float) -> str:
-    """A confidence as people write it: 95 %."""
-    return f"{100 * share:.6g} %"
-
-
 def main_table(run: RunFolder, scores: Scores, comparisons: Comparisons) -> Table:
     """Macro F1 of every model in every evaluation, with interval, group and fold deviation."""
     columns = []
@@ -140,7 +128,7 @@ def main_table(run: RunFolder, scores: Scores, comparisons: Comparisons) -> Tabl
                 Column(evaluation, variant, "macro_f1", "interval", tuple(heading), rank)
             )
             if variant == MAIN:
-                if any(where == evaluation for _, where in comparisons.groups):
+                if any(standing.evaluation == evaluation for standing in comparisons.standings):
                     columns.append(Column(evaluation, MAIN, "macro_f1", "group", ("group",), 1))
                 columns.append(Column(evaluation, MAIN, "macro_f1", "fold_sd", ("fold sd",), 2))
         columns.append(Column(evaluation, MAIN, "weighted_f1", "estimate", ("weighted F1",), 4))
@@ -162,7 +150,7 @@ def main_table(run: RunFolder, scores: Scores, comparisons: Comparisons) -> Tabl
         notes.append("closed: only the cohort's own classes may be predicted; else all may")
     if any(column.variant.images == "distinct" for column in columns):
         notes.append("distinct: one image of each identical set")
-    if comparisons.groups:
+    if comparisons.standings:
         notes.append(
             "group: models of one adaptation that share a letter cannot be told apart (paired "
             "over patients, Holm)"
@@ -171,35 +159,7 @@ def main_table(run: RunFolder, scores: Scores, comparisons: Comparisons) -> Tabl
     return replace(table, absent=tuple(absent_models(run, scores)))
 
 
-def absent_models(run: RunFolder, scores: Scores) -> list[Absent]:
-    """Encoders and adaptations of the protocol without any result, each with the reason."""
-    reasons = {record["encoder"]: record["reason"] for record in run.manifest["skipped"]}
-    failed = {f["job"]: f["error"] for f in run.manifest["failures"]}
-    there = {model.encoder for model in scores.models}
-    absent = []
-    for entry in run.protocol.encoders:
-        if entry.label not in there:
-            why = reasons.get(entry.label) or _failure(entry.label, failed)
-            why = why or "nothing that was trained on it is finished"
-            absent.append(Absent(entry.label, "", why))
-    tuned = set[Model]()
-    if run.finetune is not None:
-        pairs = zip(run.finetune["encoder"], run.finetune["adaptation"], strict=True)
-        tuned = {Model(*pair) for pair in pairs}
-    for model in sorted(tuned - set(scores.models)):
-        status, why = run.training_status(*model)
-        reason = f"{status}: {why}" if status != "trained" else _failure(model.encoder, failed)
-        absent.append(Absent(model.name, model.training, reason or "it is not finished"))
-    return absent
-
-
-def _failure(encoder: str, failed: dict[str, str]) -> str:
-    """Of the first failed job whose name ends with the encoder's label."""
-    messages = (error for job, error in failed.items() if job.endswith(f" {encoder}"))
-    return next((f"failed: {message}" for message in messages), "")
-
-
-def per_class_tables(run: RunFolder, scores: Scores) -> list[Table]:
+def per_class_tables(run: RunFolder, scores: Scores, comparisons: Comparisons) -> list[Table]:
     """F1 of every declared class, one table an evaluation."""
     tables = []
     for evaluation in scores.evaluations:
@@ -210,24 +170,18 @@ def per_class_tables(run: RunFolder, scores: Scores) -> list[Table]:
         ]
         caption = f"{run.protocol.name}, {evaluation_title(evaluation)}: F1 of each class."
         name = f"per_class_{evaluation}"
-        tables.append(_table(name, caption, columns, run, scores, _reading(run)))
+        tables.append(_table(name, caption, columns, run, scores, _reading(run), comparisons))
     return tables
 
 
-def further_tables(run: RunFolder, scores: Scores) -> list[Table]:
+def further_tables(run: RunFolder, scores: Scores, comparisons: Comparisons) -> list[Table]:
     """The other metrics, one table a reading of an evaluation."""
     tables = []
     for evaluation in scores.evaluations:
         for variant in scores.variants(evaluation):
             columns = [
                 Column(evaluation, variant, metric, "interval", (heading,))
-                for metric, heading in (
-                    ("macro_f1", "macro F1"),
-                    ("weighted_f1", "weighted F1"),
-                    ("accuracy", "accuracy"),
-                    ("balanced_accuracy", "balanced accuracy"),
-                    ("nll", "NLL"),
-                )
+                for metric, heading in _FURTHER.items()
             ]
             if len(run.protocol.seeds) > 1:
                 seed_sd = Column(evaluation, variant, "macro_f1", "seed_sd", ("seed sd",))
@@ -237,7 +191,8 @@ def further_tables(run: RunFolder, scores: Scores) -> list[Table]:
                 f"{evaluation_title(evaluation)}: {variant.label_space} label space, "
                 f"{variant.images} images"
             )
-            tables.append(_table("further", caption, columns, run, scores, _reading(run)))
+            notes = [*_reading(run), "NLL, AURC: lower is better, and none is bold"]
+            tables.append(_table("further", caption, columns, run, scores, notes, comparisons))
     return tables
 
 
@@ -245,7 +200,8 @@ def _reading(run: RunFolder) -> list[str]:
     return [
         f"in brackets: {percent(run.protocol.evaluation.confidence)} interval over patients, for "
         "the trained models as they are",
-        "bold: the highest of each adaptation among encoders that are not controls",
+        "bold: the highest of each adaptation among encoders that are not controls; whether others "
+        "can be told apart from it is tested for macro F1 only",
     ]
 
 
@@ -256,7 +212,7 @@ def _table(
     run: RunFolder,
     scores: Scores,
     notes: Iterable[str],
-    comparisons: Comparisons | None = None,
+    comparisons: Comparisons,
 ) -> Table:
     best = {column: _best(column, run, scores) for column in columns}
     rows = tuple(
@@ -291,14 +247,14 @@ def _row_marks(model: Model, run: RunFolder) -> str:
         "‡": run.is_random_looking(model.encoder),
         "§": not run.encoder(model.encoder).get("verified"),
         "¶": model.adaptation == "linear_probe" and run.unconverged(model.encoder) > 0,
-        "‖": run.training_status(*model)[0] == "at_chance",
+        "‖": "at_chance" in run.training_ended(*model),
     }
     return "".join(mark for mark, holds in marks.items() if holds)
 
 
 def _best(column: Column, run: RunFolder, scores: Scores) -> dict[str, Model]:
     """The model of each adaptation with the highest number of a column."""
-    if column.shows not in ("interval", "estimate") or column.metric == "nll":
+    if column.shows not in ("interval", "estimate") or column.metric in _LOWER_IS_BETTER:
         return {}
     best = dict[str, Model]()
     for model in scores.models:
@@ -317,11 +273,10 @@ def _cell(
     best: dict[str, Model],
     run: RunFolder,
     scores: Scores,
-    comparisons: Comparisons | None,
+    comparisons: Comparisons,
 ) -> Cell:
     if column.shows == "group":
-        letters = comparisons.groups.get((model, column.evaluation)) if comparisons else None
-        return Cell(letters or "–")
+        return Cell(comparisons.group(model, column.evaluation) or "–")
     score = _score(model, column, scores)
     if column.shows in ("fold_sd", "seed_sd"):
         return Cell(number(score.fold_sd if column.shows == "fold_sd" else score.seed_sd))
@@ -335,10 +290,10 @@ def _cell(
     if column.shows == "estimate":
         return Cell(text, best=is_best)
     marks = "" if score.reliable else "†"
-    if comparisons and leader and column.variant == MAIN and column.metric == "macro_f1":
-        separable = comparisons.separable(model, leader, column.evaluation)
+    if leader and column.metric == "macro_f1":
+        separable = comparisons.separable(model, leader, column.evaluation, column.variant)
         marks += "≈" if separable is False and not is_best else ""
-    return Cell(text, interval(score), marks, is_best)
+    return Cell(text, bounds(score.low, score.high), marks, is_best)
 
 
 def _score(model: Model, column: Column, scores: Scores) -> Score:

@@ -25,7 +25,7 @@ _LATEX = {
     "[": "{[}",
     "]": "{]}",
     "*": "{*}",
-    "–": "--",
+    "–": r"\textendash{}",
     "†": r"\textdagger{}",
     "‡": r"\textdaggerdbl{}",
     "§": r"\S{}",
@@ -42,7 +42,9 @@ def escape_markdown(text: str) -> str:
 
 def escape_latex(text: str) -> str:
     """Text that LaTeX sets as it stands, on one line."""
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    escaped = "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    # Two hyphens, as of an option, would be set as a dash.
+    return re.sub("-(?=-)", "-{}", escaped)
 
 
 def markdown(table: Table) -> str:
@@ -117,7 +119,7 @@ def latex(table: Table) -> str:
                 [
                     escape_latex(absent.name),
                     escape_latex(absent.training or "–"),
-                    *["--"] * len(table.columns),
+                    *[escape_latex("–")] * len(table.columns),
                 ]
             )
             + r" \\"
@@ -156,7 +158,7 @@ def _latex_row(row: Row) -> list[str]:
     name = escape_latex(row.model.name + row.marks) + (" (control)" if row.control else "")
     numbers = [_latex_number(cell) for cell in row.cells]
     intervals = [
-        rf"{{\scriptsize {cell.interval.replace('–', '--')}}}" if cell.interval else ""
+        rf"{{\scriptsize {cell.interval.replace('–', _LATEX['–'])}}}" if cell.interval else ""
         for cell in row.cells
     ]
     lines = [" & ".join([name, escape_latex(row.model.training), *numbers]) + r" \\"]

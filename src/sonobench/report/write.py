@@ -1,12 +1,13 @@
 """The files of the report."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 
 from sonobench.evaluation import Evaluation
 from sonobench.protocol import safe_name
-from sonobench.report.charts import files
+from sonobench.report.charts import FIGURES, files
 from sonobench.report.material import Material
 from sonobench.report.page import page
 from sonobench.report.tables import main_table, per_class_tables
@@ -36,7 +37,7 @@ def write_tables(material: Material, folder: Path) -> None:
     run, scores = material.run, material.scores
     for name, tables in {
         "main": [main_table(run, scores, material.comparisons)],
-        "per_class": per_class_tables(run, scores),
+        "per_class": per_class_tables(run, scores, material.comparisons),
     }.items():
         for suffix, write in ((".md", markdown), (".tex", latex)):
             content = "\n".join(write(table) for table in tables)
@@ -51,6 +52,9 @@ def write_figures(material: Material, folder: Path) -> None:
         for name, picture in files(figure, stems):
             replace_file(folder / name, picture)
             written.add(folder / name)
-    # What an earlier report of this folder drew may not be in this one.
+    # What an earlier report of this folder drew may not be in this one. Files of other names are
+    # not the report's.
+    drawn = re.compile(rf"({'|'.join(FIGURES)})(__.+)?\.(svg|pdf)")
     for file in set(folder.glob("*")) - written:
-        file.unlink()
+        if file.is_file() and drawn.fullmatch(file.name):
+            file.unlink()

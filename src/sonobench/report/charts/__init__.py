@@ -18,7 +18,25 @@ from sonobench.report.charts.training import (
 from sonobench.report.run_folder import RunFolder
 from sonobench.report.scores import Scores
 
-__all__ = ["Figure", "Panel", "embedding_map", "figures", "files", "theme"]
+__all__ = ["FIGURES", "Figure", "Panel", "embedding_map", "figures", "files", "theme"]
+
+# Names of all figures that a run may have.
+FIGURES = (
+    "forest",
+    "drops",
+    "ranks",
+    "classes",
+    "confusion",
+    "reliability",
+    "risk_coverage",
+    "subgroups",
+    "label_efficiency",
+    "fine_tuning",
+    "losses",
+    "regularisation_path",
+    "cost",
+    "map",
+)
 
 
 def figures(run: RunFolder, scores: Scores, evaluation: Evaluation) -> dict[str, Figure]:
@@ -39,7 +57,7 @@ def _made(run: RunFolder, scores: Scores, evaluation: Evaluation) -> list[Figure
         reliability(scores, evaluation.reliability),
         risk_coverage(run, scores, evaluation.risk_coverage),
         subgroups(run, scores, evaluation.results),
-        label_efficiency(scores, evaluation.label_efficiency),
+        label_efficiency(run, scores, evaluation.label_efficiency),
         fine_tuning(run),
         losses(run),
         regularisation_path(run),

@@ -3,7 +3,8 @@
 import altair as alt
 import pandas as pd
 
-from sonobench.report.charts.figure import SHAPES, Figure, Panel
+from sonobench.report.charts.figure import SHAPES, Figure, Panel, encoder_channels
+from sonobench.report.charts.scores import encoder_order
 from sonobench.report.run_folder import RunFolder
 from sonobench.report.scores import Model, Scores, evaluation_title
 
@@ -54,7 +55,8 @@ def reliability(scores: Scores, bins: pd.DataFrame) -> Figure:
         "reliability",
         "Does a probability mean what it says?",
         "On the dashed line, what is said with 80 % confidence is right in 80 % of cases; below it "
-        "the model is too sure of itself. A temperature fitted on validation patients corrects it.",
+        "the model is too sure of itself. A temperature fitted on validation patients is meant to "
+        "correct it; the numbers say whether it does.",
         tuple(panels),
         chooses="model",
     )
@@ -64,9 +66,9 @@ def risk_coverage(run: RunFolder, scores: Scores, curves: pd.DataFrame) -> Figur
     """Error of what is kept, against the share that is kept, surest first."""
     panels = []
     chosen = curves[curves["calibration"] == "none"]
+    encoders = encoder_order(run, scores)
     for evaluation in scores.evaluations:
         for adaptation in dict.fromkeys(m.adaptation for m in scores.models):
-            models = [m for m in scores.models if m.adaptation == adaptation]
             frame = chosen[
                 (chosen["evaluation"] == evaluation)
                 & (chosen["adaptation"] == adaptation)
@@ -74,9 +76,8 @@ def risk_coverage(run: RunFolder, scores: Scores, curves: pd.DataFrame) -> Figur
             ]
             if frame.empty:
                 continue
-            order = [m.encoder for m in models if not run.is_control(*m)]
+            channels = encoder_channels(encoders, frame["encoder"])
             frame = frame[["encoder", "coverage", "risk"]].round(4)
-            encoder = alt.Color("encoder:N", scale=alt.Scale(domain=order)).legend(title=None)
             chart = (
                 alt.Chart(frame, height=260)
                 .mark_line(strokeWidth=2)
@@ -85,10 +86,8 @@ def risk_coverage(run: RunFolder, scores: Scores, curves: pd.DataFrame) -> Figur
                         format=".0%"
                     ),
                     y=alt.Y("risk:Q", title="share of these that is wrong").axis(format=".1%"),
-                    color=encoder,
-                    strokeDash=alt.StrokeDash("encoder:N", scale=alt.Scale(domain=order)).legend(
-                        title=None
-                    ),
+                    color=channels["color"],
+                    strokeDash=channels["strokeDash"],
                     tooltip=[
                         alt.Tooltip("encoder:N"),
                         alt.Tooltip("coverage:Q", title="answered", format=".0%"),

@@ -1,7 +1,7 @@
 """A figure of panels, how it is coloured in light and dark, and its files for papers."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,24 @@ class Figure:
             )
             for position, panel in enumerate(self.panels)
         }
+
+
+def encoder_channels(encoders: Sequence[str], present: Iterable[str]) -> dict[str, Any]:
+    """Colour, shape and dashes of every encoder, the same in all plots; a legend of those here.
+
+    Args:
+        encoders: of the run, in the order of their colours.
+        present: of the plot.
+    """
+    domain, there = list(encoders), set(present)
+    legend = alt.Legend(title=None, values=[name for name in domain if name in there])
+    scale = alt.Scale(domain=domain)
+    shapes = alt.Scale(domain=domain, range=(SHAPES * len(domain))[: len(domain)])
+    return {
+        "color": alt.Color("encoder:N", scale=scale).legend(legend),
+        "shape": alt.Shape("encoder:N", scale=shapes).legend(legend),
+        "strokeDash": alt.StrokeDash("encoder:N", scale=scale).legend(legend),
+    }
 
 
 def files(figure: Figure, stems: Sequence[str]) -> Iterator[tuple[str, bytes]]:

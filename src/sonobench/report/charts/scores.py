@@ -10,6 +10,7 @@ import pandas as pd
 
 from sonobench.evaluation import IN_DOMAIN
 from sonobench.report.charts.figure import GREY, SHAPES, Figure, Panel
+from sonobench.report.numbers import percent
 from sonobench.report.run_folder import RunFolder
 from sonobench.report.scores import TRAININGS, Model, Scores, evaluation_title
 
@@ -34,6 +35,12 @@ def role_channels(roles: Iterable[str]) -> dict[str, Any]:
         "color": alt.Color("role:N", scale=alt.Scale(domain=ROLES, range="ordinal")).legend(legend),
         "shape": alt.Shape("role:N", scale=shapes).legend(legend),
     }
+
+
+def encoder_order(run: RunFolder, scores: Scores) -> list[str]:
+    """Encoders in the order of their colours: the best first, controls last."""
+    names = list(dict.fromkeys(m.encoder for m in scores.models if m.encoder != "none"))
+    return sorted(names, key=lambda name: name in run.controls)
 
 
 def named(models: Sequence[Model]) -> list[str]:
@@ -63,7 +70,8 @@ def share_axis(values: pd.DataFrame, below: float = 0.0, above: float = 0.0) -> 
     numbers = values.to_numpy(np.float64)
     low, high = float(np.nanmin(numbers)) - below, float(np.nanmax(numbers)) + above
     start = min(math.floor(10 * low), 9)
-    return alt.Scale(domain=[start / 10, max(math.ceil(10 * high), start + 1) / 10], zero=False)
+    end = min(max(math.ceil(10 * high), start + 1), 10)
+    return alt.Scale(domain=[start / 10, end / 10], zero=False)
 
 
 def interval_tooltip(*first: str) -> list[alt.Tooltip]:
@@ -117,7 +125,7 @@ def forest(run: RunFolder, scores: Scores) -> Figure:
             x=alt.X("estimate:Q", scale=scale), tooltip=tooltip, **channels
         )
         panels.append(Panel(title, lines + points))
-    level = f"{100 * run.protocol.evaluation.confidence:g} %"
+    level = percent(run.protocol.evaluation.confidence)
     return Figure(
         "forest",
         "Macro F1 of every model, with its uncertainty",

@@ -3,9 +3,11 @@
 import altair as alt
 import pandas as pd
 
-from sonobench.report.charts.figure import SHAPES, Figure, Panel
+from sonobench.report.charts.figure import Figure, Panel, encoder_channels
+from sonobench.report.charts.scores import encoder_order
+from sonobench.report.numbers import counted
 from sonobench.report.run_folder import RunFolder
-from sonobench.report.scores import Model, Scores, evaluation_title
+from sonobench.report.scores import Model, Scores, evaluation_title, spaced
 
 
 def _curves(run: RunFolder) -> list[tuple[str, str, pd.DataFrame]]:
@@ -20,14 +22,15 @@ def _curves(run: RunFolder) -> list[tuple[str, str, pd.DataFrame]]:
     curves = []
     for (encoder, adaptation), rows in groups:
         model = Model(str(encoder), str(adaptation))
-        ended = rows.loc[rows["status"] != "trained", "status"].unique()
-        doubt = f" ({', '.join(str(status).replace('_', ' ') for status in ended)})"
-        title = f"{model.title}{doubt if len(ended) else ''}"
+        ended = run.training_ended(*model).values()
+        doubt = ", ".join(f"{e.count} of {e.of} {spaced(e.status)}" for e in ended)
+        title = f"{model.title} ({doubt})" if doubt else model.title
         curve = rows.assign(
             fold=[
-                f"fold {fold}, seed {seed}"
+                f"fold {counted(fold)}, seed {seed}"
                 for fold, seed in zip(rows["fold"], rows["seed"], strict=True)
-            ]
+            ],
+            epoch=rows["epoch"].map(counted),
         )
         curves.append((str(encoder), title, curve))
     return curves
@@ -55,7 +58,8 @@ def fine_tuning(run: RunFolder) -> Figure:
         "fine_tuning",
         "Did fine-tuning converge?",
         "One line a fold: macro F1 on its validation patients after each epoch. The mark is the "
-        "epoch whose weights were kept. A line that breaks off diverged.",
+        "epoch whose weights were kept. A line ends early where no better epoch came or it "
+        "diverged.",
         tuple(panels),
     )
 
@@ -69,7 +73,8 @@ def losses(run: RunFolder) -> Figure:
         if long.empty:
             continue
         long["kind"] = long["kind"].map(names)
-        frame = long.groupby(["kind", "epoch"])["value"].agg(["mean", "min", "max"]).reset_index()
+        values = long.groupby(["kind", "epoch"])["value"]
+        frame = values.agg(["mean", "min", "max", "count"]).reset_index()
         kinds = alt.Color("kind:N", scale=alt.Scale(domain=list(names.values()))).legend(title=None)
         base = alt.Chart(frame.round(4), height=160).encode(
             x=alt.X("epoch:Q", title="epoch").axis(format="d", tickMinStep=1),
@@ -80,6 +85,7 @@ def losses(run: RunFolder) -> Figure:
                 alt.Tooltip("mean:Q", format=".3f"),
                 alt.Tooltip("min:Q", title="smallest", format=".3f"),
                 alt.Tooltip("max:Q", title="largest", format=".3f"),
+                alt.Tooltip("count:Q", title="folds"),
             ],
         )
         band = base.mark_area(opacity=0.2).encode(y=alt.Y("min:Q", title="loss"), y2="max:Q")
@@ -93,8 +99,9 @@ def losses(run: RunFolder) -> Figure:
     return Figure(
         "losses",
         "Loss over epochs",
-        "Mean over folds, shaded from the smallest to the largest. Validation rising while "
-        "training falls is overfitting. Label smoothing is part of the training loss only.",
+        "Mean over the folds that reached an epoch, shaded from the smallest to the largest. "
+        "Validation rising while training falls is overfitting. Label smoothing is part of the "
+        "training loss only.",
         tuple(panels),
     )
 
@@ -110,6 +117,7 @@ def regularisation_path(run: RunFolder) -> Figure:
         ):
             frame = groups[encoder][["fold", "seed", "penalty", "validation_nll", "chosen"]]
             frame = frame.assign(
+                fold=frame["fold"].map(counted),
                 model=frame["fold"].astype(str) + "/" + frame["seed"].astype(str),
                 validation_nll=frame["validation_nll"].round(4),
             )
@@ -137,7 +145,7 @@ def regularisation_path(run: RunFolder) -> Figure:
     )
 
 
-def label_efficiency(scores: Scores, curves: pd.DataFrame) -> Figure:
+def label_efficiency(run: RunFolder, scores: Scores, curves: pd.DataFrame) -> Figure:
     """Macro F1 over the number of training patients."""
     panels = []
     chosen = curves[curves["metric"] == "macro_f1"] if len(curves) else curves
@@ -145,14 +153,13 @@ def label_efficiency(scores: Scores, curves: pd.DataFrame) -> Figure:
         frame = chosen[chosen["evaluation"] == evaluation]
         if frame.empty:
             continue
-        there = set(frame["encoder"])
-        order = [e for e in dict.fromkeys(m.encoder for m in scores.models) if e in there]
         columns = ["encoder", "n_train_patients", "estimate", "ci_low", "ci_high", "n_draws"]
+        channels = encoder_channels(encoder_order(run, scores), frame["encoder"])
         base = alt.Chart(frame[columns].round(4), height=260).encode(
             x=alt.X("n_train_patients:Q", title="training patients (logarithmic)")
             .scale(type="log", nice=False)
             .axis(values=sorted(frame["n_train_patients"].unique().tolist()), format="d"),
-            color=alt.Color("encoder:N", scale=alt.Scale(domain=order)).legend(title=None),
+            color=channels["color"],
             tooltip=[
                 alt.Tooltip("encoder:N"),
                 alt.Tooltip("n_train_patients:Q", title="training patients"),
@@ -166,9 +173,8 @@ def label_efficiency(scores: Scores, curves: pd.DataFrame) -> Figure:
             y=alt.Y("ci_low:Q", title="macro F1").scale(zero=False), y2="ci_high:Q"
         )
         line = base.mark_line(strokeWidth=2).encode(y="estimate:Q")
-        shapes = alt.Scale(domain=order, range=(SHAPES * 3)[: len(order)])
         points = base.mark_point(filled=True, opacity=1).encode(
-            y="estimate:Q", shape=alt.Shape("encoder:N", scale=shapes).legend(title=None)
+            y="estimate:Q", shape=channels["shape"]
         )
         panels.append(Panel(evaluation_title(evaluation), band + line + points))
     return Figure(

@@ -33,8 +33,7 @@ function opinion(index, model) {
   const count = cases.classes.length;
   const percent = of.percent.slice(model * count, (model + 1) * count);
   const votes = of.votes.slice(model * count, (model + 1) * count);
-  const predicted = percent.indexOf(Math.max(...percent));
-  return { predicted, percent, votes, trained: votes.reduce((a, b) => a + b, 0) };
+  return { predicted: of.predicted[model], percent, votes, trained: votes.reduce((a, b) => a + b, 0) };
 }
 
 const modelIndex = (title) => cases.models.findIndex((model) => model.title === title);
@@ -96,7 +95,7 @@ function showBehind(button) {
   const box = button.closest(".matrix-box");
   for (const other of box.querySelectorAll("[aria-pressed]")) other.removeAttribute("aria-pressed");
   button.setAttribute("aria-pressed", "true");
-  const heading = `${model}: ${button.dataset.true}, taken for ${predicted}`;
+  const heading = t === p ? `${model}: ${predicted}, recognised` : `${model}: ${button.dataset.true}, taken for ${predicted}`;
   const shown = found.length < total ? `${found.length} of ${total}` : `${total}`;
   const list = element("div", { class: "pictures" });
   const more = (count) => {

@@ -65,11 +65,12 @@ function choose(kind, value) {
   redraw();
 }
 
-// The number that a cell begins with; its text where there is none; nothing for a dash.
+// The number that a cell begins with, or its interval; its text where there is none; nothing for a
+// dash.
 function sortKey(cell) {
   const text = cell.textContent.trim();
   if (!text || text === "–") return null;
-  const number = parseFloat(text.replace("−", "-").replace(/(\d),(?=\d{3})/g, "$1").replace(/^< /, ""));
+  const number = parseFloat(text.replace("−", "-").replace(/(\d),(?=\d{3})/g, "$1").replace(/^(< |\[)/, ""));
   return Number.isNaN(number) ? text.toLowerCase() : number;
 }
 
