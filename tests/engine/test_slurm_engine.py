@@ -1,6 +1,7 @@
-"""Jobs through submitit, by its executor of processes on this machine."""
+"""Jobs through submitit: by its executor of processes, and by its commands to a tiny Slurm."""
 
 import os
+import re
 import signal
 import threading
 from functools import partial
@@ -8,13 +9,14 @@ from pathlib import Path
 
 import engine_jobs
 import pytest
+import tiny_slurm
 from engine_jobs import ALL_OF_CHAIN, chain, lines, task, text, wait_until
 from hospitals import PROBED_AND_FINETUNED, WriteProtocol, bytes_of_results
 
 import sonobench
-from sonobench.engine import EngineError, Job, SlurmEngine, Store
+from sonobench.engine import EngineError, Job, Resources, SlurmEngine, Store, slurm_engine
 
-pytest.importorskip("submitit")
+submitit = pytest.importorskip("submitit")
 
 
 @pytest.fixture
@@ -23,8 +25,21 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def engine(store: Store, tmp_path: Path) -> SlurmEngine:
-    return SlurmEngine(store, tmp_path / "slurm", workers=2, cluster="local")
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of a Slurm that answers at once."""
+    for name, value in tiny_slurm.install(tmp_path / "cluster").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(slurm_engine, "_LOOK_EVERY", {"slurm": 0.1, "local": 0.1})
+    monkeypatch.setattr(slurm_engine, "_ASK_EVERY", 0.5)
+    # Numbers of jobs begin anew with each cluster, and submitit remembers which have ended.
+    submitit.SlurmJob.watcher.clear()
+
+
+@pytest.fixture(params=["local", "slurm"])
+def engine(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> SlurmEngine:
+    if request.param == "slurm":
+        request.getfixturevalue("slurm")
+    return SlurmEngine(store, tmp_path / "slurm", workers=2, cluster=request.param)
 
 
 def test_everything_is_made_in_order_and_shown_at_the_driver(
@@ -60,6 +75,75 @@ def test_a_job_whose_process_was_killed_is_tried_again(
     assert lines(calls) == ["v", "v"]
     assert "victim: lost, it is tried again" in caplog.text
     assert text(store, "v") == "v"
+    (log,) = re.findall(r"its log: (\S+)", caplog.text)
+    assert Path(log).is_file()
+
+
+def test_a_job_that_slurm_ends_is_submitted_again(
+    slurm: None, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = tmp_path / "calls"
+    step = partial(engine_jobs.make_slowly_the_first_time, calls=calls)
+
+    def fail() -> None:
+        wait_until(lambda: len(lines(calls)) == 1)
+        tiny_slurm.end("1", "NODE_FAIL")
+
+    failing = threading.Thread(target=fail)
+    failing.start()
+    jobs = [Job("unlucky", (task("u"),), step)]
+    assert SlurmEngine(store, tmp_path / "slurm", workers=2).run(jobs) == []
+    failing.join()
+    assert "unlucky: lost, it is tried again: it ended without a result, in state NODE_FAIL" in (
+        caplog.text
+    )
+    assert text(store, "u") == "u"
+
+
+def test_jobs_of_one_kind_are_one_array_with_what_they_ask_for(
+    slurm: None, store: Store, tmp_path: Path
+) -> None:
+    asked = Resources(cpus=3, gpus=0.5, memory_gb=2, hours=1.5)
+    jobs = [
+        Job(name, (task(name),), engine_jobs.tell_the_process, resources=asked)
+        for name in ("one", "two", "three")
+    ]
+    engine = SlurmEngine(store, tmp_path / "slurm", 2, {"partition": "gpu", "account": "lab"})
+    assert engine.run(jobs) == []
+    first, second = sorted((tmp_path / "cluster" / "jobs").glob("*.script"))
+    # Two at a time: the third comes when there is room.
+    assert "--array" not in second.read_text()
+    options = re.findall("#SBATCH --(.*)", first.read_text())
+    assert {
+        "array=0-1%2",
+        "job-name=sonobench-text",
+        "partition=gpu",
+        "account=lab",
+        "cpus-per-task=3",
+        "gpus-per-node=1",
+        "mem=2GB",
+        "time=90",
+    } <= set(options)
+
+
+def test_its_jobs_are_cancelled_when_it_is_interrupted(
+    slurm: None, store: Store, tmp_path: Path
+) -> None:
+    calls = tmp_path / "calls"
+    step = partial(engine_jobs.make_slowly_the_first_time, calls=calls)
+    engine = SlurmEngine(store, tmp_path / "slurm", workers=2)
+
+    def interrupt() -> None:
+        wait_until(lambda: len(lines(calls)) == 1)
+        signal.raise_signal(signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    with pytest.raises(KeyboardInterrupt):
+        engine.run([Job("sleeper", (task("s"),), step)])
+    interrupter.join()
+    state = tmp_path / "cluster" / "jobs" / "1.state"
+    assert state.read_text() == "CANCELLED by 0"
 
 
 def test_a_job_that_is_preempted_is_put_into_the_queue_again_by_submitit(

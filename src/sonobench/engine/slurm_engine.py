@@ -27,6 +27,9 @@ _logger = logging.getLogger("sonobench")
 _REPORT_EVERY = 1.0
 # Seconds between the looks at what has ended.
 _LOOK_EVERY = {"slurm": 2.0, "local": 0.1}
+# Seconds between the questions to Slurm which jobs live, for all in one; submitit alone asks every
+# ten minutes.
+_ASK_EVERY = 60.0
 
 
 class SlurmEngine(Engine):
@@ -152,7 +155,8 @@ class _SlurmPool:
         display: Display,
     ) -> None:
         self._executor = executor
-        self._look_every = _LOOK_EVERY[cluster]
+        self._cluster = cluster
+        self._asked = time.monotonic()
         self._parameters = parameters
         self._workers = workers
         self._folder = folder
@@ -160,6 +164,7 @@ class _SlurmPool:
         self._display = display
         self._new: list[Job] = []
         self._submitted: list[_Submitted] = []
+        self._logs_matter = False
 
     def __enter__(self) -> "_SlurmPool":
         return self
@@ -168,7 +173,7 @@ class _SlurmPool:
         for each in self._submitted:
             with suppress(Exception):
                 each.handle.cancel(check=False)
-        if not self._submitted:
+        if not self._submitted and not self._logs_matter:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def fits(self, job: Job) -> bool:  # noqa: ARG002
@@ -183,13 +188,19 @@ class _SlurmPool:
         """Submit the wave and pass on reports; returns the jobs that have ended."""
         ended = self._submit()
         if not ended:
-            time.sleep(self._look_every)
+            time.sleep(_LOOK_EVERY[self._cluster])
+        if self._cluster == "slurm" and time.monotonic() - self._asked >= _ASK_EVERY:
+            if self._submitted:
+                self._submitted[0].handle.watcher.update()
+            self._asked = time.monotonic()
         for each in list(self._submitted):
             done = each.handle.done()
             self._pass_reports(each)
             if done:
                 self._submitted.remove(each)
-                ended.append((each.job, _outcome(each)))
+                outcome = _outcome(each)
+                self._logs_matter |= outcome.failure is not None
+                ended.append((each.job, outcome))
         return ended
 
     def _submit(self) -> list[tuple[Job, Outcome]]:
@@ -213,7 +224,8 @@ class _SlurmPool:
                 text = f"it cannot be submitted: {error}"
                 unsent += [(job, Outcome(Failure(job.name, text))) for job, _ in array]
                 continue
-            _logger.info("submitted %d jobs of %s: %s", len(array), kind, handles[0].job_id)
+            number = str(handles[0].job_id).partition("_")[0]
+            _logger.info("submitted %d of %s as Slurm job %s", len(array), kind, number)
             self._submitted += [
                 _Submitted(job, handle, submission.reports)
                 for (job, submission), handle in zip(array, handles, strict=True)
