@@ -258,11 +258,11 @@ def test_an_audit_does_not_put_names_back_into_a_run_with_pseudonyms(
     own: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "manifest.json").write_text('{"pseudonymised": true}')
+    (tmp_path / "run" / "audit.json").write_text('{"pseudonymised": true}')
     code, shown = call("data", "audit", own, "--out", tmp_path / "run")
     assert code == 2
     assert "holds a run with pseudonyms" in shown
-    assert [file.name for file in (tmp_path / "run").iterdir()] == ["manifest.json"]
+    assert (tmp_path / "run" / "audit.json").read_text() == '{"pseudonymised": true}'
 
 
 def test_an_audit_does_not_write_over_that_of_another_protocol(own: Path, tmp_path: Path) -> None:

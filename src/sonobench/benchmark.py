@@ -254,7 +254,7 @@ class Plan:
         with clock.stage("decoding and splits"):
             needed = geometries(protocol, members)
             data = decode_and_divide(protocol, files, needed, alone, store, left_out)
-        write_data(out, data)
+        write_data(out, data, pseudonymised=pseudonymise)
 
         with clock.stage("embedding and training"):
             jobs, certificates, adapted = plan_jobs(protocol, members, data, self.shares)
@@ -273,7 +273,6 @@ class Plan:
                 "started": started,
                 "command": sys.argv,
                 "data_root": str(self.data_root),
-                "pseudonymised": pseudonymise,
                 "engine": {"name": self.engine, "workers": self.workers},
                 "seeds": {
                     "training": protocol.seeds,

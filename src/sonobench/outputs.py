@@ -30,11 +30,12 @@ _logger = logging.getLogger("sonobench")
 _DIAGNOSTICS = ("probe", "finetune", "learning_rate_search")
 
 
-def write_data(out: Path, data: Data) -> None:
+def write_data(out: Path, data: Data, *, pseudonymised: bool) -> None:
     """The tables of who was scanned and how they were divided, and what was found in them."""
+    # First: from here on the folder may not be gone on with under the patients' own ids.
+    write_json(out / "audit.json", {"pseudonymised": pseudonymised, **data.audit})
     write_parquet(data.samples, out / "samples.parquet", SAMPLES)
     write_parquet(data.splits, out / "splits.parquet", SPLITS)
-    write_json(out / "audit.json", data.audit)
 
 
 def write_predictions(

@@ -187,10 +187,10 @@ def refuse_to_name(out: Path) -> None:
     """A run that was made with pseudonyms is not gone on with under the patients' own ids.
 
     Raises:
-        DatasetError: the folder's manifest says so.
+        DatasetError: the folder's audit says so.
     """
-    manifest = out / "manifest.json"
-    if manifest.is_file() and json.loads(manifest.read_bytes()).get("pseudonymised"):
+    found = out / "audit.json"
+    if found.is_file() and json.loads(found.read_bytes()).get("pseudonymised"):
         raise DatasetError(
             f"{out} holds a run with pseudonyms; go on with --pseudonymise, or choose another "
             "folder (--out)"

@@ -330,8 +330,8 @@ def test_a_fold_without_a_probe_leaves_its_own_place_empty(plain_run, copy_of):
 
 def test_the_command_that_reproduces_a_run_with_pseudonyms_makes_them_again(plain_run, copy_of):
     copy = copy_of(plain_run)
-    manifest = json.loads((copy.folder / "manifest.json").read_text())
-    (copy.folder / "manifest.json").write_text(json.dumps(manifest | {"pseudonymised": True}))
+    audit = json.loads((copy.folder / "audit.json").read_text())
+    (copy.folder / "audit.json").write_text(json.dumps(audit | {"pseudonymised": True}))
     text = Page(written(copy)).text
     assert "sonobench run protocol.yaml --data-root DATA --pseudonymise --out again" in text
     assert "with the same key of pseudonyms" in text
