@@ -17,7 +17,7 @@ from sonobench.cli.tensorboard import write_tensorboard
 from sonobench.datasets import load_cohort, make_splits
 from sonobench.engine import Job, Task
 from sonobench.jobs import _asked
-from sonobench.preparation import find_encoders
+from sonobench.members import find_encoders
 from sonobench.protocol import Dataset, Lora, ProtocolError, Split, load_protocol
 from sonobench.steps.finetuning import _searched_fold
 from sonobench.tables import PREDICTIONS, read_table

@@ -29,6 +29,7 @@ from sonobench.engine import (
 from sonobench.evaluation import Evaluation, evaluate
 from sonobench.images import Geometry
 from sonobench.jobs import plan_curve, plan_jobs
+from sonobench.members import Member, find_encoders
 from sonobench.outputs import (
     encoder_record,
     environment,
@@ -40,10 +41,8 @@ from sonobench.outputs import (
     writing_alone,
 )
 from sonobench.preparation import (
-    Member,
     decode_and_divide,
     find_cohorts,
-    find_encoders,
     hash_files,
     refuse_to_name,
     with_pseudonyms,

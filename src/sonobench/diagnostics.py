@@ -13,7 +13,8 @@ from PIL import Image
 from sonobench import steps
 from sonobench.engine import Store, Task
 from sonobench.images import Pack
-from sonobench.preparation import Data, Member
+from sonobench.members import Member
+from sonobench.preparation import Data
 from sonobench.report import Opinions, pictured_images
 from sonobench.tables import PREDICTIONS, read_table, replace_file
 

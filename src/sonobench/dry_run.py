@@ -14,13 +14,8 @@ from sonobench.encoders import EncoderSpec, open_encoder
 from sonobench.engine import LocalEngine, Store
 from sonobench.images import Geometry, UnreadableImage, decode
 from sonobench.jobs import plan_curve, plan_jobs
-from sonobench.preparation import (
-    Files,
-    decode_and_divide,
-    find_cohorts,
-    find_encoders,
-    hash_files,
-)
+from sonobench.members import find_encoders
+from sonobench.preparation import Files, decode_and_divide, find_cohorts, hash_files
 
 # Files of a cohort, and micro-batches of an encoder, that are timed.
 _SAMPLED_FILES = 12

@@ -6,7 +6,8 @@ from dataclasses import replace
 from sonobench import steps
 from sonobench.encoders import EncoderSpec, file_sha256
 from sonobench.engine import Job, Resources, Task
-from sonobench.preparation import Data, Member
+from sonobench.members import Member
+from sonobench.preparation import Data
 from sonobench.protocol import Limits, Protocol, Training
 
 

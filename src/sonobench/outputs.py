@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout
 from sonobench import steps
 from sonobench.encoders import file_sha256
 from sonobench.engine import Store, Task
-from sonobench.preparation import Data, Member
+from sonobench.members import Member
+from sonobench.preparation import Data
 from sonobench.protocol import Protocol, safe_name
 from sonobench.tables import PREDICTIONS, SAMPLES, SPLITS, replace_file, write_parquet
 
