@@ -6,6 +6,8 @@ import os
 # threads that wait for each other take many times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Read when the hub's client is imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 from pathlib import Path
 
@@ -28,7 +30,6 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReques
     if "realdata" not in request.keywords:
         monkeypatch.delenv("SONOBENCH_DATA", raising=False)
     monkeypatch.delenv("SONOBENCH_STORE", raising=False)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture

@@ -184,6 +184,8 @@ def _by_hand(card: EncoderCard) -> str:
 @functools.cache
 def _hub_answers() -> bool:
     # Asked once a process: the client itself retries for 20 seconds a file without a network.
+    if constants.HF_HUB_OFFLINE:
+        return False
     try:
         get_session().head(constants.ENDPOINT, timeout=5)
     except Exception:

@@ -17,6 +17,8 @@ _DARK = ["#5ab4f0", "#ff9558", "#3ccfa4", "#eba3cf", "#f2c14e", "#a9d8ff", "#b3a
 RAMP = ["#e3eefa", "#9cc4e8", "#4a8fc7", "#1c5f9f", "#0b3f75"]
 SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down"]
 GREY = "#7d8894"
+# What looks alike in all panels of a file.
+_SHARED = ("color", "shape", "strokeDash", "size")
 # Width of a panel in a file, in pixels.
 _WIDTH = 380
 
@@ -95,25 +97,37 @@ def files(figure: Figure, stems: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         stems: what is appended to the name for each choice, in order.
     """
     for choice, stem in zip(figure.choices, stems, strict=True):
-        charts = [
-            panel.chart.properties(width=_WIDTH, title=panel.title)
-            for panel in figure.panels
-            if panel.choice == choice
-        ]
         title = f"{figure.title}: {choice}" if choice else figure.title
-        whole = alt.concat(
-            *charts,
-            columns=2,
-            spacing=36,
-            title=alt.Title(title, subtitle=_lines(figure.says), anchor="start", offset=14),
-        ).resolve_scale(color="shared", shape="shared", strokeDash="shared", size="shared")
-        spec = whole.configure(**theme(dark=False) | {"background": "white"}).to_dict(
-            validate=False
-        )
+        spec = {
+            "title": {
+                "text": title,
+                "subtitle": _lines(figure.says),
+                "anchor": "start",
+                "offset": 14,
+            },
+            "columns": 2,
+            "spacing": 36,
+            "resolve": {"scale": dict.fromkeys(_SHARED, "shared")},
+            "config": theme(dark=False) | {"background": "white"},
+            **_side_by_side([panel for panel in figure.panels if panel.choice == choice]),
+        }
         name = figure.name + stem
         svg = _same_ids(vl_convert.vegalite_to_svg(spec))
         yield f"{name}.svg", svg.encode()
         yield f"{name}.pdf", _same_order(vl_convert.svg_to_pdf(svg))
+
+
+def _side_by_side(panels: Sequence[Panel]) -> dict[str, Any]:
+    """Vega-Lite of charts beside each other. (Altair's own way copies each of them five times.)"""
+    specs = [
+        panel.chart.properties(width=_WIDTH, title=panel.title).to_dict(validate=False)
+        for panel in panels
+    ]
+    datasets = {name: rows for spec in specs for name, rows in spec.pop("datasets", {}).items()}
+    whole = {"$schema": specs[0]["$schema"], "datasets": datasets, "concat": specs}
+    for spec in specs:
+        del spec["$schema"], spec["config"]
+    return whole
 
 
 def theme(dark: bool) -> dict[str, Any]:
