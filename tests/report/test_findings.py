@@ -49,6 +49,13 @@ def test_a_rival_of_another_adaptation_is_named_although_there_is_a_paired_diffe
     ) in text
 
 
+def test_a_difference_that_is_none_is_said_to_be_none(run):
+    scores = scores_of(net=(0.95, 0.93, 0.97), probe=(0.94, 0.92, 0.96))
+    nothing = Difference(NET, PROBE, "in_domain", 0.01, -0.01, 0.03, 0.05)
+    [text] = answer(run, scores, compared(adaptations=[nothing]))
+    assert "linear probe: +0.010 (−0.010 to +0.030), which cannot be told from 0." in text
+
+
 def test_a_model_that_was_not_compared_and_lies_below_is_said_to_do_so(run):
     scores = scores_of(net=(0.95, 0.93, 0.97), probe=(0.93, 0.91, 0.95), net_b=(0.7, 0.65, 0.75))
     [text] = answer(run, scores, compared(adaptations=[OWN]))

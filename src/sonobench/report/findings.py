@@ -111,7 +111,7 @@ def _rivals(
         text += f"{best.name} cannot be told apart from {_listed(equal)}." if equal else ""
         text += "" if equal else f"{best.name} differs from all."
     own = [d for d in comparisons.adaptations if d.evaluation == evaluation and best in (d.a, d.b)]
-    text += "".join(map(_adaptation, own))
+    text += "".join(_adaptation(difference, comparisons.alpha) for difference in own)
     compared |= {model for difference in own for model in (difference.a, difference.b)}
     return text + _not_compared(best, [m for m in others if m not in compared], evaluation, scores)
 
@@ -137,11 +137,12 @@ def _not_compared(best: Model, others: Sequence[Model], evaluation: str, scores:
     )
 
 
-def _adaptation(difference: Difference) -> str:
+def _adaptation(difference: Difference, alpha: float) -> str:
     a, b = difference.a, difference.b
+    apart = "" if difference.p < alpha else ", which cannot be told from 0"
     return (
         f" Its {a.training} minus its {b.training}: {signed(difference.estimate)} "
-        f"({signed(difference.low)} to {signed(difference.high)})."
+        f"({signed(difference.low)} to {signed(difference.high)}){apart}."
     )
 
 
