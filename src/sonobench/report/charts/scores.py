@@ -48,20 +48,28 @@ def named(models: Sequence[Model]) -> list[str]:
     return list(dict.fromkeys(model.name for model in models))
 
 
-def rows_of(names: Sequence[str], trainings: Iterable[str]) -> dict[str, Any]:
-    """Position of a model: its encoder's row, its adaptation's place within it."""
-    order = list(dict.fromkeys(trainings))
-    channels: dict[str, Any] = {
-        "y": alt.Y("encoder:N", sort=list(names), title=None, axis=alt.Axis(grid=True, ticks=False))
+def within_row(models: Sequence[Model]) -> dict[Model, float]:
+    """Place of every model within its encoder's row, counted from the row's middle."""
+    order = list(dict.fromkeys(model.training for model in models))
+    found = dict[Model, float]()
+    for name in named(models):
+        own = sorted((m for m in models if m.name == name), key=lambda m: order.index(m.training))
+        found |= {model: place - (len(own) - 1) / 2 for place, model in enumerate(own)}
+    return found
+
+
+def rows_of(models: Sequence[Model]) -> dict[str, Any]:
+    """Position of a model: its encoder's row, its place `within` it."""
+    names, furthest = named(models), max(within_row(models).values(), default=0.0) + 0.5
+    return {
+        "y": alt.Y("encoder:N", sort=names, title=None, axis=alt.Axis(grid=True, ticks=False)),
+        "yOffset": alt.YOffset("within:Q", scale=alt.Scale(domain=[-furthest, furthest])),
     }
-    if len(order) > 1:
-        channels["yOffset"] = alt.YOffset("adaptation:N", sort=order)
-    return channels
 
 
 def _height(models: Sequence[Model]) -> int:
     """Of a plot with a row an encoder and within it one an adaptation, in pixels."""
-    within = len({model.training for model in models})
+    within = int(2 * max(within_row(models).values(), default=0.0)) + 1
     return len(named(models)) * max(20, _ROW * within)
 
 
@@ -100,6 +108,7 @@ def forest(run: RunFolder, scores: Scores) -> Figure:
                             "encoder": model.name,
                             "adaptation": model.training,
                             "role": role(run, model),
+                            "within": within_row(scores.models)[model],
                             "estimate": score.estimate,
                             "low": score.low,
                             "high": score.high,
@@ -112,9 +121,7 @@ def forest(run: RunFolder, scores: Scores) -> Figure:
     scale = share_axis(ends)
     panels = []
     for title, frame in frames.items():
-        base = alt.Chart(frame, height=_height(scores.models)).encode(
-            **rows_of(named(scores.models), (m.training for m in scores.models))
-        )
+        base = alt.Chart(frame, height=_height(scores.models)).encode(**rows_of(scores.models))
         channels = role_channels(frame["role"])
         x = alt.X("low:Q", scale=scale, title="macro F1", axis=alt.Axis(tickCount=6))
         tooltip = interval_tooltip(*_MODEL_TOOLTIP)
@@ -138,7 +145,6 @@ def forest(run: RunFolder, scores: Scores) -> Figure:
 def drops(run: RunFolder, scores: Scores) -> Figure:
     """In-domain and external macro F1 of every model that is not a control, joined."""
     models = [model for model in scores.models if not run.is_control(*model)]
-    order = named(models)
     panels = []
     for evaluation in scores.evaluations[1:] if models else ():
         where = evaluation_title(evaluation)
@@ -147,6 +153,7 @@ def drops(run: RunFolder, scores: Scores) -> Figure:
                 {
                     "encoder": model.name,
                     "adaptation": model.training,
+                    "within": within_row(models)[model],
                     "home": scores.macro_f1(model, IN_DOMAIN).estimate,
                     "external": scores.macro_f1(model, evaluation).estimate,
                 }
@@ -157,7 +164,7 @@ def drops(run: RunFolder, scores: Scores) -> Figure:
         ends = frame[["home", "external"]]
         scale = share_axis(ends, below=0.02)
         base = alt.Chart(frame, height=_height(models)).encode(
-            **rows_of(order, (m.training for m in models)),
+            **rows_of(models),
             tooltip=[
                 alt.Tooltip("encoder:N"),
                 alt.Tooltip("adaptation:N"),
@@ -166,13 +173,13 @@ def drops(run: RunFolder, scores: Scores) -> Figure:
                 alt.Tooltip("drop:Q", format="+.3f"),
             ],
         )
-        line = base.mark_rule(strokeWidth=2).encode(x=alt.X("home:Q", scale=scale), x2="external:Q")
-        places = ["in-domain", where]
-        ends_of = frame.melt(
-            ["encoder", "adaptation", "drop"], ["home", "external"], "place", "value"
+        line = base.mark_rule(strokeWidth=2).encode(
+            x=alt.X("home:Q", scale=scale), x2="external:Q", **_dashes(models)
         )
+        places = ["in-domain", where]
+        ends_of = frame.melt(["encoder", "adaptation"], ["home", "external"], "place", "value")
         ends_of["place"] = ends_of["place"].map({"home": "in-domain", "external": where})
-        ends_of = ends_of.merge(frame[["encoder", "adaptation", "home", "external"]])
+        ends_of = ends_of.merge(frame)
         points = (
             base.properties(data=ends_of)
             .mark_point(filled=True, opacity=1, size=75)
@@ -196,6 +203,14 @@ def drops(run: RunFolder, scores: Scores) -> Figure:
         "classes: where those differ, so does what is asked, and a model can also gain.",
         tuple(panels),
     )
+
+
+def _dashes(models: Sequence[Model]) -> dict[str, Any]:
+    """Dashes of every adaptation, where there are several."""
+    present = [name for name in TRAININGS.values() if name in {model.training for model in models}]
+    scale = alt.Scale(domain=present, range=[[1, 0], [7, 3], [2, 3], [7, 3, 2, 3]][: len(present)])
+    dashes = alt.StrokeDash("adaptation:N", scale=scale).legend(title=None)
+    return {"strokeDash": dashes} if len(present) > 1 else {}
 
 
 def ranks(run: RunFolder, scores: Scores, comparisons: pd.DataFrame) -> Figure:
