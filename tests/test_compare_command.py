@@ -75,6 +75,14 @@ def test_one_folder_is_not_enough(tmp_path: Path) -> None:
     assert "two runs or more" in made.output
 
 
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    made = runner.invoke(app, ["compare", str(tmp_path / "one"), str(tmp_path / "two")])
+    assert made.exit_code == 2
+    assert "is no run's folder" in " ".join(made.output.split())
+
+
 def test_runs_without_a_common_image_are_refused(
     write_protocol: WriteProtocol, tmp_path: Path
 ) -> None:

@@ -182,6 +182,20 @@ def test_a_manifest_is_proposed_confirmed_and_checked(scans: Path) -> None:
     assert "nothing is wrong with it" in shown
 
 
+def test_one_image_under_two_patients_is_a_doubt(scans: Path) -> None:
+    (scans / "femur" / "case2_femur.png").write_bytes(
+        (scans / "femur" / "case1_femur.png").read_bytes()
+    )
+    call("data", "init", scans, "--patient-pattern", "case([0-9]+)")
+    code, shown = call("data", "check", scans / "manifest.csv")
+    assert code == 0
+    assert (
+        "one image under two patients: femur/case1_femur.png (row 6, patient 1) = "
+        "femur/case2_femur.png (row 7, patient 2)"
+    ) in shown
+    assert "nothing is wrong with it, but look at 1 doubts" in shown
+
+
 def test_another_pattern_is_asked_for_until_it_finds_the_patients(scans: Path) -> None:
     code, shown = call("data", "init", scans, answers="n\nq(.)\n(case.)\ny\n")
     assert code == 0, shown

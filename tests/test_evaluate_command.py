@@ -187,6 +187,22 @@ def test_a_label_that_no_logit_has_is_refused(tmp_path: Path) -> None:
     refused(rows, tmp_path, "line 2", "'thorax'")
 
 
+def test_numbers_of_classes_in_place_of_their_names_are_refused(tmp_path: Path) -> None:
+    rows = with_classes()
+    rows["predicted"] = rows["predicted"].map(CLASSES.index)
+    refused(rows, tmp_path, "no predicted class is among the labels")
+
+
+def test_results_of_a_run_are_not_written_over(tmp_path: Path) -> None:
+    file, run = tmp_path / "p.csv", tmp_path / "run"
+    with_classes().to_csv(file, index=False)
+    run.mkdir()
+    (run / "protocol.yaml").touch()
+    made = runner.invoke(app, ["evaluate", str(file), "--out", str(run), "--draws", "100"])
+    assert made.exit_code == 2
+    assert [each.name for each in run.iterdir()] == ["protocol.yaml"]
+
+
 def test_an_image_twice_is_refused(tmp_path: Path) -> None:
     rows = with_logits()
     refused(pd.concat([rows, rows.iloc[[3]]]), tmp_path, "stands there twice", "fold 0")

@@ -43,6 +43,7 @@ from sonobench.outputs import (
 from sonobench.preparation import (
     decode_and_divide,
     find_cohorts,
+    forget_names,
     hash_files,
     refuse_to_name,
     with_pseudonyms,
@@ -234,6 +235,9 @@ class Plan:
         """Do what is missing and write everything that a run leaves."""
         protocol, out, clock = self.protocol, self.out, Clock()
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        if pseudonymise:
+            # Before anything can fail.
+            forget_names(out)
         identity = protocol_hash(protocol)
         _logger.info("protocol %s (%s) → %s", protocol.name, identity[:12], out)
         header = f"# sonobench protocol, every setting written out\n# sha256: {identity}\n"

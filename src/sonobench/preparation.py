@@ -127,6 +127,23 @@ def refuse_to_name(out: Path) -> None:
         )
 
 
+def forget_names(out: Path) -> None:
+    """What `data audit` left under the patients' own ids does not stay in a run with pseudonyms.
+
+    Raises:
+        DatasetError: the folder holds a whole run under the patients' own ids.
+    """
+    found = out / "audit.json"
+    if not found.is_file() or json.loads(found.read_bytes()).get("pseudonymised"):
+        return
+    if (out / "samples.parquet").exists():
+        raise DatasetError(
+            f"{out} holds a run under the patients' own ids; choose another folder (--out) for one "
+            "with --pseudonymise"
+        )
+    found.unlink()
+
+
 def hash_files(cohorts: Sequence[Cohort], unreadable: str) -> tuple[dict[str, Files], LeftOut]:
     """SHA-256 of every image file.
 

@@ -37,6 +37,8 @@ def read_run(folder: Path) -> tuple[Protocol, pd.DataFrame, pd.DataFrame]:
     Raises:
         TableError, ProtocolError: a file of the folder is missing or wrong; the message names it.
     """
+    if not (folder / "protocol.yaml").is_file():
+        raise TableError(f"{folder} is no run's folder: there is no protocol.yaml in it")
     protocol = load_protocol(folder / "protocol.yaml")
     samples = read_table(folder / "samples.parquet", SAMPLES)
     files = sorted((folder / "predictions").glob("*.parquet"))

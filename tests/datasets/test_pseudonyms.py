@@ -11,6 +11,7 @@ from standins import spanish_files
 
 import sonobench
 from sonobench.datasets import DatasetError, load_cohort, pseudonym_key, pseudonymised
+from sonobench.encoders import EncoderError
 from sonobench.protocol import Dataset
 
 # In every name, operator and id of the hospital, and by chance in nothing else.
@@ -67,6 +68,22 @@ def test_nothing_that_a_run_writes_has_an_original_id(
     (out / "manifest.json").unlink()
     with pytest.raises(DatasetError, match="go on with --pseudonymise"):
         sonobench.run(protocol, out, workers=1)
+
+
+def test_an_audit_under_original_ids_does_not_stay_in_a_run_with_pseudonyms(
+    write_protocol: WriteProtocol, named: Path, tmp_path: Path
+) -> None:
+    protocol, out = write_protocol(encoders=["no such encoder"]), tmp_path / "run"
+    out.mkdir()
+    (out / "audit.json").write_text(f'{{"findings": ["{MARK}"]}}')
+    with pytest.raises(EncoderError):
+        sonobench.run(protocol, out, workers=1, pseudonymise=True)
+    assert leaks(out) == []
+    # A whole run under original ids is left as it is.
+    (out / "audit.json").write_text("{}")
+    (out / "samples.parquet").touch()
+    with pytest.raises(DatasetError, match="holds a run under the patients' own ids"):
+        sonobench.run(protocol, out, workers=1, pseudonymise=True)
 
 
 def test_what_looks_for_ids_finds_them_where_they_are(named: Path) -> None:

@@ -99,6 +99,20 @@ def test_a_run_of_controls_alone_has_no_encoder_to_choose(run):
     ]
 
 
+def test_trainings_that_were_best_in_their_last_epoch_are_told(run):
+    epochs = run.finetune.copy()
+    of_net = epochs["encoder"] == "net"
+    last = epochs.groupby(["encoder", "adaptation", "seed", "fold"])["epoch"].transform("max")
+    epochs.loc[of_net, "best"] = (epochs["epoch"] == last)[of_net]
+    scores = scores_of(net=(0.95, 0.93, 0.97))
+    told = "net, full fine-tuning: 3 of 3 trainings were best in their last epoch"
+    texts = [found.text for found in findings(replace(run, finetune=epochs), scores)]
+    assert any(text.startswith(told) for text in texts)
+    epochs.loc[of_net, "best"] = (epochs["epoch"] == 0)[of_net]
+    texts = [found.text for found in findings(replace(run, finetune=epochs), scores)]
+    assert not any("best in their last epoch" in text for text in texts)
+
+
 def test_one_training_of_three_at_chance_is_not_all_of_them(run):
     epochs = run.finetune.copy()
     of_net = (epochs["encoder"] == "net") & (epochs["fold"] == 1)

@@ -173,10 +173,13 @@ def check(manifest: Annotated[Path, typer.Argument(help="A manifest.")]) -> None
             )
     for message in checked.problems:
         errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    for message in checked.doubts:
+        errors.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if checked.problems:
         errors.print(f"{len(checked.problems)} problems in {manifest}", style="red", markup=False)
         raise typer.Exit(2)
-    _console.print("nothing is wrong with it", markup=False)
+    doubts = f", but look at {len(checked.doubts)} doubts" if checked.doubts else ""
+    _console.print(f"nothing is wrong with it{doubts}", markup=False)
 
 
 @data_app.command()

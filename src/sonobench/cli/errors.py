@@ -17,6 +17,9 @@ def user_errors() -> Iterator[None]:
     """
     try:
         yield
+    except KeyboardInterrupt:
+        errors.print("stopped; what was finished stays, the same command goes on from there")
+        raise typer.Exit(130) from None
     except Exception as error:
         if not type(error).__module__.startswith("sonobench."):
             raise

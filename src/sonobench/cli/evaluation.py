@@ -64,8 +64,13 @@ def evaluate_file(
     """
     from sonobench.evaluation import evaluate, read_predictions_file
     from sonobench.run_tables import write_tables
+    from sonobench.tables import TableError
 
     with user_errors():
+        if out is not None and (out / "protocol.yaml").exists():
+            raise TableError(
+                f"{out} holds a run, whose results would be lost; choose another --out"
+            )
         names = [name.strip() for name in classes.split(",")] if classes else None
         given = read_predictions_file(file, names, bootstrap_draws=draws, confidence=confidence)
         with _console.status("evaluating …") as status:

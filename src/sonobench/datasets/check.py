@@ -9,6 +9,7 @@ import pandas as pd
 
 from sonobench.datasets import manifest
 from sonobench.datasets.audit.duplicates import exact_duplicates, label_conflicts, leaks
+from sonobench.datasets.subjects import duplicate_groups
 from sonobench.images import UnreadableImage, decode
 
 _NAME = "manifest"
@@ -21,10 +22,12 @@ class Checked:
     Attributes:
         samples: its rows, as far as they could be read.
         problems: what must be mended, each with its row.
+        doubts: what may be right, but should be looked at.
     """
 
     samples: pd.DataFrame
     problems: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
 
 def check_manifest(file: Path, progress: Callable[[int, int], None]) -> Checked:
@@ -60,7 +63,24 @@ def check_manifest(file: Path, progress: Callable[[int, int], None]) -> Checked:
     # What has no patient was told above; it is not one patient.
     known = samples[samples["patient_id"] != f"{_NAME}/"]
     messages += [found.message for found in leaks(known, None, _NAME)]
-    return Checked(samples, (*messages, *_spelled_twice(known)))
+    return Checked(samples, (*messages, *_spelled_twice(known)), tuple(_two_patients(read)))
+
+
+def _two_patients(samples: pd.DataFrame) -> list[str]:
+    """Images that stand under two patients: one of the ids is mistyped, or both are one patient."""
+    groups = duplicate_groups(samples)
+    patients = groups.groupby("pixel_sha256")["patient_id"].transform("nunique")
+    told = []
+    for _, rows in groups[patients > 1].groupby("pixel_sha256"):
+        places = [
+            f"{row['path']} (row {row['row']}, patient {str(row['patient_id'])[len(_NAME) + 1 :]})"
+            for row in rows.to_dict("records")
+        ]
+        told.append(
+            f"one image under two patients: {' = '.join(places)}; a run takes them for one "
+            "patient, unless 'duplicates' says otherwise"
+        )
+    return told
 
 
 def _spelled_twice(samples: pd.DataFrame) -> list[str]:

@@ -215,6 +215,12 @@ def _one_hot(
     if empty.any():
         raise TableError(f"{_place(file, empty)}: no predicted class")
     predicted = rows["predicted"].astype(str)
+    if not predicted.isin(rows["label"]).any():
+        some, labels = (", ".join(sorted(set(v))[:5]) for v in (predicted, rows["label"]))
+        raise TableError(
+            f"{file}: no predicted class is among the labels: predicted are {some}, labels "
+            f"{labels}; write names of classes in both columns"
+        )
     names = tuple(classes or sorted({*rows["label"], *predicted}))
     unknown = ~predicted.isin(names)
     if unknown.any():

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import pandas as pd
+
 from sonobench.evaluation import IN_DOMAIN
 from sonobench.report.absent import absent_models, failure_text
 from sonobench.report.comparisons import Comparisons, Difference
@@ -225,4 +227,20 @@ def _remarks(run: RunFolder) -> list[Finding]:
             f"λ at the edge of its grid in {at_edge} of {int(run.probe['chosen'].sum())} probes: "
             "a wider grid might do better"
         )
+    if run.finetune is not None:
+        texts += _still_rising(run.finetune)
     return [Finding("remark", text) for text in texts]
+
+
+def _still_rising(epochs: pd.DataFrame) -> list[str]:
+    """Models of which most trainings were best in their last epoch."""
+    texts = []
+    for (encoder, adaptation), rows in epochs.groupby(["encoder", "adaptation"], sort=False):
+        last = rows.sort_values("epoch").groupby(["seed", "fold"])["best"].last()
+        if 2 * last.sum() > len(last):
+            title = Model(str(encoder), str(adaptation)).title
+            texts.append(
+                f"{title}: {int(last.sum())} of {len(last)} trainings were best in their last "
+                "epoch: more epochs might do better"
+            )
+    return texts
