@@ -36,7 +36,7 @@ from sonobench.adaptation.classifier import Classifier, make_classifier
 from sonobench.adaptation.devices import fabric_for
 from sonobench.adaptation.parameter_groups import parameter_groups
 from sonobench.adaptation.training import Fold, train
-from sonobench.encoders import Encoder, keep_large_blocks, open_encoder, resolve
+from sonobench.encoders import Encoder, keep_large_blocks, memory_format, open_encoder, resolve
 from sonobench.images import Geometry, Pack, decode_all
 from sonobench.protocol import EncoderEntry, FullFinetune
 
@@ -194,7 +194,7 @@ def _resident(
     classifier = make()
     side = classifier.encoder.card.preprocess.geometry.size
     images = torch.randn(batch, 3, side, side, device=fabric.device)
-    images = images.to(memory_format=torch.channels_last)
+    images = images.to(memory_format=memory_format(classifier, fabric.device))
     labels = torch.arange(batch, device=fabric.device) % _CLASSES
     return _train_bare(classifier, fabric, settings, ((images, labels) for _ in range(steps)))
 
@@ -217,7 +217,8 @@ def _train_bare(
     """Images a second of plain steps on normalised images."""
     # The network behind its normalisation, which these images have had already.
     network: nn.Module = nn.Sequential(classifier.encoder.network, classifier.head)
-    network.to(fabric.device).to(memory_format=torch.channels_last).train()
+    layout = memory_format(network, fabric.device)
+    network.to(fabric.device).to(memory_format=layout).train()
     optimizer = torch.optim.AdamW(parameter_groups(classifier, settings), lr=1e-4, fused=True)
     count, start = 0, time.perf_counter()
     for images, labels in batches:

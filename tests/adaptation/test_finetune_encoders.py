@@ -1,5 +1,8 @@
 """Every encoder of the catalogue can be fine-tuned: depth groups, freezing, gradients."""
 
+import os
+import subprocess
+import sys
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -127,6 +130,23 @@ def test_full_fine_tuning_reaches_every_tensor(name: str) -> None:
     classifier, reached = train_an_epoch(shortened(name), FullFinetune())
     assert [name for name, there in reached.items() if not there] == []
     assert all(torch.isfinite(parameter).all() for parameter in classifier.parameters())
+
+
+@pytest.mark.slow
+def test_a_training_step_of_every_encoder_keeps_the_heap_whole_without_avx512() -> None:
+    # Read when the libraries are loaded, so in a process of its own; glibc checks every block.
+    limits = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MALLOC_CHECK_": "3"}
+    checked = {"LD_PRELOAD": "libc_malloc_debug.so.0"}
+    test = f"{__file__}::test_full_fine_tuning_reaches_every_tensor"
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        env=os.environ | limits | checked,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"{len(ENCODERS)} passed" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from sonobench.adaptation.blocks import checkpoint_blocks
 from sonobench.adaptation.classifier import Classifier
 from sonobench.adaptation.parameter_groups import parameter_groups
+from sonobench.encoders import memory_format
 from sonobench.protocol import Training
 
 
@@ -73,7 +74,8 @@ def advice(
 def _fits(fabric: Fabric, classifier: Classifier, settings: Training, count: int) -> bool:
     """Whether steps of `count` images fit, activations computed again."""
     checkpoint_blocks(classifier.encoder.network)
-    classifier.to(fabric.device).to(memory_format=torch.channels_last).train()
+    layout = memory_format(classifier, fabric.device)
+    classifier.to(fabric.device).to(memory_format=layout).train()
     side = classifier.encoder.card.preprocess.geometry.size
     images = torch.zeros(count, 3, side, side, dtype=torch.uint8, device=fabric.device)
     optimizer = torch.optim.AdamW(parameter_groups(classifier, settings), fused=True)

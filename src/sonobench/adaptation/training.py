@@ -26,6 +26,7 @@ from sonobench.adaptation.devices import TrainingError, arithmetic, fabric_for, 
 from sonobench.adaptation.memory import MemoryPlan, advice, statistics_unmoved
 from sonobench.adaptation.parameter_groups import parameter_groups
 from sonobench.adaptation.saved_epochs import SavedEpochs
+from sonobench.encoders import memory_format
 from sonobench.images.augment import augment
 from sonobench.protocol import Training
 
@@ -187,8 +188,8 @@ class _Session:
                 )
             convert: Any = convert_sync_batchnorm
             classifier = convert(classifier)
-        # Convolutions are faster with channels last, on the CPU and in bf16 on CUDA.
-        self._classifier = classifier.to(fabric.device).to(memory_format=torch.channels_last)
+        layout = memory_format(classifier, fabric.device)
+        self._classifier = classifier.to(fabric.device).to(memory_format=layout)
         groups = parameter_groups(self._classifier, settings)
         optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
         compiled: Any = torch.compile(self._classifier) if settings.compile else self._classifier

@@ -10,6 +10,7 @@ from sonobench.encoders.card import EncoderCard, Preprocess, PretrainingRecord, 
 from sonobench.encoders.checkpoint import CheckpointError, KeyTable, file_sha256
 from sonobench.encoders.embedding import embed, keep_large_blocks
 from sonobench.encoders.encoder import Encoder, EncoderError, NormalisedNetwork
+from sonobench.encoders.memory_layout import memory_format
 from sonobench.encoders.registry import EncoderSpec, catalogue, open_encoder, resolve
 from sonobench.encoders.weights import WeightsMissing
 
@@ -32,6 +33,7 @@ __all__ = [
     "embed",
     "file_sha256",
     "keep_large_blocks",
+    "memory_format",
     "open_encoder",
     "resolve",
 ]
