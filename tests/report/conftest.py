@@ -35,9 +35,9 @@ class Written:
     protocol: Protocol
     drawn: dict[str, Figure]
 
-    def report(self) -> None:
-        """Write everything."""
-        write_report(self.folder, self.evaluation, self.predictions)
+    def report(self) -> dict[str, str]:
+        """Write everything; returns why figures are missing."""
+        return write_report(self.folder, self.evaluation, self.predictions)
 
     def material(self) -> Material:
         """What the report is made of; charts take long, and are drawn once for all copies."""

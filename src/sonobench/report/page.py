@@ -2,11 +2,11 @@
 
 import base64
 import hashlib
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sonobench.protocol import protocol_hash
@@ -20,6 +20,8 @@ from sonobench.report.numbers import number, percent
 from sonobench.report.pictures import cases, map_data, thumbnails
 from sonobench.report.plain_tables import plain_tables
 from sonobench.report.tables import further_tables, main_table, per_class_tables
+
+_logger = logging.getLogger("sonobench")
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPTS = ("page.js", "charts.js", "images.js", "map.js")
@@ -48,7 +50,14 @@ def _environment() -> Environment:
 def page(material: Material) -> str:
     """The whole page, which needs no network and no file beside it."""
     environment = _environment()
-    scripts = [_vega(), "\n".join((_TEMPLATES / name).read_text("utf-8") for name in _SCRIPTS)]
+    own = "\n".join((_TEMPLATES / name).read_text("utf-8") for name in _SCRIPTS)
+    missing = ""
+    try:
+        scripts = [_vega(), own]
+    except (ImportError, OSError, ValueError) as error:
+        missing = f"vl-convert, which brings the library of the charts, cannot be used: {error}"
+        _logger.warning("The page's charts are missing: %s. Its tables are complete", missing)
+        scripts = [own]
     run, scores, evaluation = material.run, material.scores, material.evaluation
     comparisons, opinions, figures = material.comparisons, material.opinions, material.figures
     roles, folds = role_amounts(run)
@@ -82,6 +91,7 @@ def page(material: Material) -> str:
         charts={
             "specs": _specs(figures),
             "themes": {"light": theme(dark=False), "dark": theme(dark=True)},
+            "missing": missing,
         },
         cases=known,
         thumbnails=thumbnails(run),
@@ -100,7 +110,14 @@ def _specs(figures: dict[str, Figure]) -> dict[str, dict[str, Any]]:
 
 @cache
 def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed in one script; it makes `vegaEmbed` known to the others."""
+    """Vega, Vega-Lite and Vega-Embed in one script; it makes `vegaEmbed` known to the others.
+
+    Raises:
+        ImportError, OSError, ValueError: vl-convert cannot be loaded, or has no bundle.
+    """
+    # Only here: a report is whole, but for its charts, where vl-convert cannot be loaded.
+    import vl_convert  # noqa: PLC0415
+
     bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return bundle
 

@@ -5,9 +5,10 @@ import altair as alt
 from sonobench.evaluation import Evaluation
 from sonobench.report.charts.calibration import reliability, risk_coverage
 from sonobench.report.charts.classes import class_heat_map, confusion_matrices
-from sonobench.report.charts.figure import Figure, Panel, files, theme
+from sonobench.report.charts.figure import Figure, Panel, static_specs, theme
 from sonobench.report.charts.map import embedding_map
 from sonobench.report.charts.scores import cost, drops, forest, ranks
+from sonobench.report.charts.static import draw_static
 from sonobench.report.charts.subgroups import subgroups
 from sonobench.report.charts.training import (
     fine_tuning,
@@ -18,7 +19,16 @@ from sonobench.report.charts.training import (
 from sonobench.report.run_folder import RunFolder
 from sonobench.report.scores import Scores
 
-__all__ = ["FIGURES", "Figure", "Panel", "embedding_map", "figures", "files", "theme"]
+__all__ = [
+    "FIGURES",
+    "Figure",
+    "Panel",
+    "draw_static",
+    "embedding_map",
+    "figures",
+    "static_specs",
+    "theme",
+]
 
 # Names of all figures that a run may have.
 FIGURES = (

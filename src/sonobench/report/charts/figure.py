@@ -1,12 +1,10 @@
-"""A figure of panels, how it is coloured in light and dark, and its files for papers."""
+"""A figure of panels, how it is coloured in light and dark, and its charts for papers."""
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
-import vl_convert
 
 Chart = alt.Chart | alt.LayerChart
 
@@ -89,8 +87,8 @@ def encoder_channels(encoders: Sequence[str], present: Iterable[str]) -> dict[st
     }
 
 
-def files(figure: Figure, stems: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of a figure's SVG and PDF, one pair a choice.
+def static_specs(figure: Figure, stems: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Names and Vega-Lite specifications of a figure's files for papers, one a choice.
 
     Args:
         figure: what to draw.
@@ -98,23 +96,22 @@ def files(figure: Figure, stems: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """
     for choice, stem in zip(figure.choices, stems, strict=True):
         title = f"{figure.title}: {choice}" if choice else figure.title
-        spec = {
-            "title": {
-                "text": title,
-                "subtitle": _lines(figure.says),
-                "anchor": "start",
-                "offset": 14,
+        yield (
+            figure.name + stem,
+            {
+                "title": {
+                    "text": title,
+                    "subtitle": _lines(figure.says),
+                    "anchor": "start",
+                    "offset": 14,
+                },
+                "columns": 2,
+                "spacing": 36,
+                "resolve": {"scale": dict.fromkeys(_SHARED, "shared")},
+                "config": theme(dark=False) | {"background": "white"},
+                **_side_by_side([panel for panel in figure.panels if panel.choice == choice]),
             },
-            "columns": 2,
-            "spacing": 36,
-            "resolve": {"scale": dict.fromkeys(_SHARED, "shared")},
-            "config": theme(dark=False) | {"background": "white"},
-            **_side_by_side([panel for panel in figure.panels if panel.choice == choice]),
-        }
-        name = figure.name + stem
-        svg = _same_ids(vl_convert.vegalite_to_svg(spec))
-        yield f"{name}.svg", svg.encode()
-        yield f"{name}.pdf", _same_order(vl_convert.svg_to_pdf(svg))
+        )
 
 
 def _side_by_side(panels: Sequence[Panel]) -> dict[str, Any]:
@@ -192,26 +189,6 @@ def theme(dark: bool) -> dict[str, Any]:
         "mark": {"color": colours[0]},
         "point": {"filled": True, "size": 60},
     }
-
-
-def _same_ids(svg: str) -> str:
-    """Number gradients and clips from 0: Vega counts them over all that a process draws."""
-    found = re.findall(r'id="((?:gradient_|clip)\d+)"', svg)
-    new = {name: f"part{position}" for position, name in enumerate(dict.fromkeys(found))}
-    return re.sub(
-        r'(id="|url\(#)((?:gradient_|clip)\d+)("|\))',
-        lambda match: match[1] + new.get(match[2], match[2]) + match[3],
-        svg,
-    )
-
-
-def _same_order(pdf: bytes) -> bytes:
-    """Sort what a page refers to, which is in no order; all offsets stay as they are."""
-    return re.sub(
-        rb"(?: +/[A-Za-z]+\d+ \d+ 0 R\n)+",
-        lambda match: b"".join(sorted(match[0].splitlines(keepends=True))),
-        pdf,
-    )
 
 
 def _lines(text: str, width: int = 110) -> list[str]:

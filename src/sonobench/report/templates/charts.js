@@ -20,6 +20,10 @@ function draw(place, spec, { renderer = "svg", describe = chartTooltip, onClick 
   const width = place.clientWidth;
   if (!width) return;
   place.drawnAt = width;
+  if (charts.missing) {
+    place.textContent = `Not drawn: ${charts.missing}`;
+    return;
+  }
   const tooltip = (_handler, event, item, value) => {
     if (value === null || value === undefined || value === "") hideTooltip();
     else showTooltip(describe(value, item), event.clientX, event.clientY);
