@@ -149,7 +149,7 @@ def test_a_report_does_not_load_vl_convert_into_its_own_process() -> None:
 
 
 def test_a_page_is_whole_but_for_its_charts_where_vl_convert_cannot_be_imported(
-    plain_run, copy_of, caplog, monkeypatch, stand_in
+    plain_run, plain_page, copy_of, caplog, monkeypatch, stand_in
 ) -> None:
     copy = copy_of(plain_run)
     before = (copy.folder / "report.html").read_text()
