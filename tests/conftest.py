@@ -14,6 +14,13 @@ from pathlib import Path
 import pytest
 import yaml
 from hospitals import CLASSES, WriteProtocol, write_hospital
+from hypothesis import HealthCheck, settings
+
+# No test depends on how fast a machine is.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -201,10 +201,8 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(
         process = subprocess.Popen(
             command(protocol, killed), stderr=subprocess.DEVNULL, start_new_session=True
         )
-        deadline = time.monotonic() + 120
         # As soon as the first artefact of this kind is there, in the middle of the others.
         while not list((killed / "store" / artefact).glob("*/*/task.json")):
-            assert time.monotonic() < deadline, f"no {artefact} within two minutes"
             if process.poll() is not None:
                 break
             time.sleep(0.01)
@@ -222,7 +220,7 @@ def test_two_processes_on_one_run_do_not_harm_each_other(
     run_tiny(protocol, tmp_path / "alone")
     shared = tmp_path / "shared"
     processes = [subprocess.Popen(command(protocol, shared)) for _ in range(2)]
-    assert [process.wait(timeout=240) for process in processes] == [0, 0]
+    assert [process.wait(timeout=600) for process in processes] == [0, 0]
     assert hashes(shared) == hashes(tmp_path / "alone")
 
 

@@ -196,7 +196,7 @@ def test_all_penalties_at_once_have_the_solutions_of_one_after_the_other() -> No
 # Invariances
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(order=st.permutations(range(3)))
 def test_the_order_of_folds_does_not_matter(order: list[int]) -> None:
     data = cohort()
@@ -215,7 +215,7 @@ def test_a_fold_has_the_same_solution_alone_as_among_others() -> None:
     np.testing.assert_allclose(again.coefficients[0], path.coefficients[1], atol=1e-5)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     # Powers of two and shifts of the features' own size, which float32 hardly rounds.
     exponents=st.lists(st.integers(-20, 20), min_size=12, max_size=12),

@@ -38,7 +38,7 @@ SCHEMES = ["official_test", "cross_validation"]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(subjects=st.integers(24, 60), seed=st.integers(0, 10**6), folds=st.integers(2, 5))
 def test_a_subject_has_one_role_in_a_fold(
     scheme: str, subjects: int, seed: int, folds: int

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from sonobench.engine import Job, LocalEngine, Progress, Store, Task
 
+# Seconds after which something hangs. No test passes or fails by how fast a machine is.
+HANGS = 600.0
+
 # Every engine, with a name that can be given to a program; one that joins is one line here.
 ENGINES: dict[str, Callable[[Store], LocalEngine]] = {
     "local-1": partial(LocalEngine, workers=1),
@@ -30,15 +33,20 @@ def make(
     *,
     calls: Path,
     reads: Sequence[Task] = (),
-    seconds: float = 0.0,
+    gate: Path | None = None,
+    free: int = 0,
 ) -> None:
-    """Write each task's name and what it reads, in two parts; one line in `calls` per artefact."""
+    """Write each task's name and what it reads, in two parts; one line in `calls` per artefact.
+
+    All but the first `free` artefacts of `calls` wait, half-written, until `gate` exists.
+    """
     for each in tasks:
         with store.write(each) as folder:
             (folder / "name.txt").write_text(str(each.settings["name"]))
             with calls.open("a") as file:
                 file.write(f"{each.settings['name']}\n")
-            time.sleep(seconds)
+            if gate is not None and len(lines(calls)) > free:
+                wait_until(gate.exists)
             read = [(store.folder(one) / "name.txt").read_text() for one in reads]
             (folder / "read.txt").write_text(" ".join(read))
         progress.advance()
@@ -74,34 +82,33 @@ def be_killed(tasks: Sequence[Task], store: Store, progress: Progress) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def sleep_on_ray(tasks: Sequence[Task], store: Store, progress: Progress, *, calls: Path) -> None:
-    """Write down on which machine; the first time, sleep long there."""
+def stay_on_ray(tasks: Sequence[Task], store: Store, progress: Progress, *, calls: Path) -> None:
+    """Write down on which machine; the first time, stay there until it is lost."""
     import ray  # noqa: PLC0415
 
     with calls.open("a") as file:
         file.write(f"{ray.get_runtime_context().get_node_id()}\n")
     if len(lines(calls)) == 1:
-        time.sleep(60)
+        time.sleep(HANGS)
     make(tasks, store, progress, calls=calls.with_name("made"))
 
 
-def make_slowly_the_first_time(
+def hang_the_first_time(
     tasks: Sequence[Task], store: Store, progress: Progress, *, calls: Path
 ) -> None:
-    """Write down the process; the first one sleeps in the middle of writing."""
+    """Write down the process; the first one hangs in the middle of writing."""
     with calls.open("a") as file:
         file.write(f"{os.getpid()}\n")
     with store.write(tasks[0]) as folder:
         (folder / "name.txt").write_text(str(tasks[0].settings["name"]))
         if len(lines(calls)) == 1:
-            time.sleep(60)
+            time.sleep(HANGS)
 
 
 def tell_the_devices(tasks: Sequence[Task], store: Store, progress: Progress) -> None:
     """Write down which CUDA devices the process may see."""
     with store.write(tasks[0]) as folder:
         (folder / "name.txt").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
-        time.sleep(0.5)
 
 
 def tell_the_process(tasks: Sequence[Task], store: Store, progress: Progress) -> None:
@@ -109,50 +116,58 @@ def tell_the_process(tasks: Sequence[Task], store: Store, progress: Progress) ->
         (folder / "name.txt").write_text(str(os.getpid()))
 
 
-def start_a_child_and_sleep(
+def start_a_child_and_hang(
     tasks: Sequence[Task], store: Store, progress: Progress, *, processes: Path
 ) -> None:
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    child = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({HANGS})"])
     with processes.open("a") as file:
         file.write(f"{os.getpid()} {child.pid}\n")
-    time.sleep(600)
+    time.sleep(HANGS)
 
 
-def speak(tasks: Sequence[Task], store: Store, progress: Progress) -> None:
+def speak(
+    tasks: Sequence[Task], store: Store, progress: Progress, *, gate: Path | None = None
+) -> None:
+    """Warn, note and advance by 100; half of the way it waits until `gate` exists."""
     logging.getLogger("sonobench.somewhere").warning("careful with %s", "image 3")
     progress.note("reading weights")
-    for _ in range(4):
+    for _ in range(2):
         progress.advance(25)
-        time.sleep(0.15)
+        progress.flush()
+    if gate is not None:
+        wait_until(gate.exists)
+    progress.advance(50)
     with store.write(tasks[0]):
         pass
 
 
-def chain(calls: Path, seconds: float = 0.0) -> list[Job]:
-    """Two jobs of three artefacts, and one that reads them all."""
+def chain(calls: Path, gate: Path | None = None, free: int = 0) -> list[Job]:
+    """Two jobs of three artefacts, and one that reads them all; `gate` is that of `make`."""
     first = tuple(task(f"a{n}") for n in range(3))
     second = tuple(task(f"b{n}") for n in range(3))
     return [
         Job("last", (task("c"),), partial(make, calls=calls, reads=(*first, *second)),
             needs=(*first, *second)),
-        Job("first", first, partial(make, calls=calls, seconds=seconds), total=3),
-        Job("second", second, partial(make, calls=calls, seconds=seconds), total=3),
+        Job("first", first, partial(make, calls=calls, gate=gate, free=free), total=3),
+        Job("second", second, partial(make, calls=calls, gate=gate, free=free), total=3),
     ]  # fmt: skip
 
 
 ALL_OF_CHAIN = ["a0", "a1", "a2", "b0", "b1", "b2", "c"]
 
 
-def run_chain(engine: str, store: str, calls: str, seconds: str) -> None:
-    """Run `chain` as a program; see `start`."""
-    failures = ENGINES[engine](Store(Path(store))).run(chain(Path(calls), float(seconds)))
-    sys.exit(len(failures))
+def run_chain(engine: str, store: str, calls: str, gate: str, free: str = "0") -> None:
+    """Run `chain` as a program (see `start`), which adds a line to `programs` beside `calls`."""
+    jobs = chain(Path(calls), Path(gate), int(free))
+    with Path(calls).with_name("programs").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    sys.exit(len(ENGINES[engine](Store(Path(store))).run(jobs)))
 
 
-def run_sleepers(store: str, processes: str) -> None:
-    """Run two jobs that start a child and sleep in two workers, as a program."""
-    step = partial(start_a_child_and_sleep, processes=Path(processes))
-    jobs = [Job(f"sleeper {n}", (task(f"s{n}"),), step) for n in range(2)]
+def run_two_that_hang(store: str, processes: str) -> None:
+    """Run two jobs that start a child and hang, in two workers, as a program."""
+    step = partial(start_a_child_and_hang, processes=Path(processes))
+    jobs = [Job(f"hanging {n}", (task(f"s{n}"),), step) for n in range(2)]
     LocalEngine(Store(Path(store)), workers=2).run(jobs)
 
 
@@ -173,10 +188,10 @@ def send(what: signal.Signals, process: str) -> None:
     os.kill(int(process), what)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + HANGS
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, f"waited in vain for {HANGS:.0f} s"
         time.sleep(0.01)
 
 

@@ -1,9 +1,12 @@
 """People see what runs, how far it is and how it ended; a log file keeps it."""
 
+import itertools
 import logging
 import re
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import engine_jobs
 import pytest
@@ -11,7 +14,13 @@ from engine_jobs import task
 
 from sonobench.engine import Job, LocalEngine, Progress, Store, display, log_to
 
-JOB = Job("embed net · cohort", (task("x"),), engine_jobs.speak, total=100, unit="images")
+
+def spoken(gate: Path | None = None) -> Job:
+    """A job of 100 images that waits for a gate when half of them are done."""
+    step = partial(engine_jobs.speak, gate=gate)
+    return Job("embed net · cohort", (task("x"),), step, total=100, unit="images")
+
+
 BROKEN = Job("broken", (task("y"), task("z")), engine_jobs.make_first_then_fail)
 
 
@@ -22,10 +31,23 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_without_a_terminal_there_are_plain_lines_at_start_between_and_at_the_end(
-    workers: int, store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    workers: int,
+    store: Store,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    class Opens(logging.Handler):
+        """Lets the job go on when a line has told how far it is."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().endswith(" left"):
+                (tmp_path / "gate").touch()
+
+    logger = logging.getLogger("sonobench")
+    monkeypatch.setattr(logger, "handlers", [*logger.handlers, Opens()])
     monkeypatch.setattr(display, "LINE_EVERY", 0.05)
-    LocalEngine(store, workers).run([JOB, BROKEN])
+    LocalEngine(store, workers).run([spoken(tmp_path / "gate"), BROKEN])
     shown = capsys.readouterr()
     assert shown.out == ""
     assert "\x1b" not in shown.err
@@ -43,13 +65,28 @@ def test_without_a_terminal_there_are_plain_lines_at_start_between_and_at_the_en
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_terminal_shows_bars_and_warnings(
-    workers: int, store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    workers: int,
+    store: Store,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # The first job goes on when its bar was drawn; with two workers the other has ended by then.
+    awaited = {" left", "1 of 2"} if workers == 2 else {" left"}
+    write = sys.stderr.write
+
+    def write_and_open(text: str) -> int:
+        awaited.difference_update([part for part in awaited if part in text])
+        if not awaited:
+            (tmp_path / "gate").touch()
+        return write(text)
+
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    LocalEngine(store, workers).run([JOB, BROKEN])
+    monkeypatch.setattr(sys.stderr, "write", write_and_open)
+    LocalEngine(store, workers).run([spoken(tmp_path / "gate"), BROKEN])
     shown = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", capsys.readouterr().err)
     assert re.search(r"━+ \d+ of 100 images, .* s left +embed net · cohort", shown), shown
     assert re.search(r"━+ +1 of 2 +jobs", shown), shown
@@ -77,7 +114,7 @@ def test_the_log_file_keeps_times_notes_and_tracebacks_and_grows(
     file = tmp_path / "run" / "log.txt"
     for _ in range(2):
         with log_to(file):
-            LocalEngine(store, workers).run([JOB, BROKEN])
+            LocalEngine(store, workers).run([spoken(), BROKEN])
     log = file.read_text()
     assert re.search(
         r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d.* INFO embed net · cohort: started", log, re.M
@@ -92,7 +129,7 @@ def test_logging_is_left_as_it_was(store: Store, tmp_path: Path) -> None:
     logger = logging.getLogger("sonobench")
     before = (logger.level, list(logger.handlers), list(logging.getLogger().handlers))
     with log_to(tmp_path / "log.txt"):
-        LocalEngine(store, workers=2).run([JOB])
+        LocalEngine(store, workers=2).run([spoken()])
     assert (logger.level, list(logger.handlers), list(logging.getLogger().handlers)) == before
 
 
@@ -101,7 +138,12 @@ def test_a_step_called_by_hand_needs_no_engine(store: Store) -> None:
     assert store.has(task("x"))
 
 
-def test_progress_is_reported_in_full_however_fast_it_comes() -> None:
+def test_progress_is_reported_in_full_however_fast_it_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A clock that goes on by a millisecond whenever it is read.
+    clock = SimpleNamespace(monotonic=partial(next, itertools.count(0, 0.001)))
+    monkeypatch.setattr("sonobench.engine.progress.time", clock)
     reported: list[int | str] = []
     progress = Progress(lambda event, value: reported.append(value))
     for _ in range(10_000):

@@ -1,5 +1,6 @@
 """What every engine must do."""
 
+import logging
 import signal
 import subprocess
 from functools import partial
@@ -7,7 +8,18 @@ from pathlib import Path
 
 import engine_jobs
 import pytest
-from engine_jobs import ALL_OF_CHAIN, ENGINES, chain, lines, make, start, task, text, wait_until
+from engine_jobs import (
+    ALL_OF_CHAIN,
+    ENGINES,
+    HANGS,
+    chain,
+    lines,
+    make,
+    start,
+    task,
+    text,
+    wait_until,
+)
 
 from sonobench.engine import Job, LocalEngine, Store, Task
 
@@ -20,6 +32,12 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def calls(tmp_path: Path) -> Path:
     return tmp_path / "calls"
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A file that is made when steps may go on."""
+    return tmp_path / "gate"
 
 
 @pytest.fixture(params=ENGINES)
@@ -171,9 +189,12 @@ def test_a_store_that_has_everything_need_not_be_writable(
     assert ENGINES[name](Store(small_disk)).run(chain(calls)) == []
 
 
-def test_a_run_that_is_killed_goes_on_where_it_was(name: str, store: Store, calls: Path) -> None:
-    program = start(engine_jobs.run_chain, name, store.root, calls, 0.3)
-    # The third line stands for an artefact that is being written, after one was finished.
+def test_a_run_that_is_killed_goes_on_where_it_was(
+    name: str, store: Store, calls: Path, gate: Path
+) -> None:
+    program = start(engine_jobs.run_chain, name, store.root, calls, gate, 2)
+    # The third line stands for an artefact that is being written, after one was finished: it
+    # waits for a gate that is never made.
     wait_until(lambda: len(lines(calls)) >= 3)
     program.kill()
     program.communicate()
@@ -189,34 +210,53 @@ def test_a_run_that_is_killed_goes_on_where_it_was(name: str, store: Store, call
     assert not aside(again)
 
 
-def test_eight_processes_on_one_store_make_each_task_once(store: Store, calls: Path) -> None:
+def test_eight_processes_on_one_store_make_each_task_once(
+    store: Store, calls: Path, gate: Path
+) -> None:
     # Some with workers of their own.
     names = ("local-1", "local-1", "local-1", "local-2") * 2
-    programs = [start(engine_jobs.run_chain, name, store.root, calls, 0.2) for name in names]
-    messages = [program.communicate(timeout=60)[1] for program in programs]
+    programs = [start(engine_jobs.run_chain, name, store.root, calls, gate) for name in names]
+    # None is done before all have begun.
+    wait_until(lambda: len(lines(calls.with_name("programs"))) == 8)
+    gate.touch()
+    messages = [program.communicate(timeout=HANGS)[1] for program in programs]
     assert [program.returncode for program in programs] == [0] * 8, messages
     assert sorted(lines(calls)) == ALL_OF_CHAIN
     assert not aside(store)
 
 
 def test_a_process_waits_for_what_another_is_making_and_says_so(
-    engine: LocalEngine, store: Store, calls: Path, caplog: pytest.LogCaptureFixture
+    engine: LocalEngine,
+    store: Store,
+    calls: Path,
+    gate: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    program = start(engine_jobs.run_chain, "local-1", store.root, calls, 0.4)
+    class Opens(logging.Handler):
+        """Lets the other process go on when this one has said that it waits."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() == "first: waiting, another process is making it":
+                gate.touch()
+
+    logger = logging.getLogger("sonobench")
+    monkeypatch.setattr(logger, "handlers", [*logger.handlers, Opens()])
+    program = start(engine_jobs.run_chain, "local-1", store.root, calls, gate)
     wait_until(lambda: bool(lines(calls)))
     assert engine.run(chain(calls)) == []
-    program.communicate(timeout=60)
-    assert "first: waiting, another process is making it" in caplog.text
+    program.communicate(timeout=HANGS)
+    assert gate.exists()
     assert sorted(lines(calls)) == ALL_OF_CHAIN
 
 
 def test_an_interrupt_stops_at_once_and_leaves_the_store_whole(
-    name: str, store: Store, calls: Path
+    name: str, store: Store, calls: Path, gate: Path
 ) -> None:
-    program = start(engine_jobs.run_chain, name, store.root, calls, 60)
+    # By itself it would wait for ever, for a gate that is never made.
+    program = start(engine_jobs.run_chain, name, store.root, calls, gate)
     wait_until(lambda: bool(lines(calls)))
     program.send_signal(signal.SIGINT)
-    _, messages = program.communicate(timeout=10)
+    _, messages = program.communicate(timeout=HANGS)
     assert program.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in messages
     assert not aside(store)

@@ -11,7 +11,7 @@ from typing import Any
 
 import engine_jobs
 import pytest
-from engine_jobs import ALL_OF_CHAIN, chain, lines, task, text, wait_until
+from engine_jobs import ALL_OF_CHAIN, HANGS, chain, lines, task, text, wait_until
 from hospitals import PROBED_AND_FINETUNED, WriteProtocol, bytes_of_results
 
 import sonobench
@@ -111,7 +111,7 @@ def test_what_a_lost_machine_was_at_is_made_on_another(
     cluster: Any, engine: RayEngine, store: Store, tmp_path: Path
 ) -> None:
     calls = tmp_path / "calls"
-    step = partial(engine_jobs.sleep_on_ray, calls=calls)
+    step = partial(engine_jobs.stay_on_ray, calls=calls)
     job = Job("sleeper", (task("a"),), step)
 
     def lose() -> None:
@@ -139,7 +139,9 @@ def test_an_address_where_nobody_listens_is_refused(tmp_path: Path) -> None:
         "except EngineError as error: print(error)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "store")]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    shown = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=HANGS
+    ).stdout
     assert "no Ray cluster answers at 127.0.0.1:1: " in shown
 
 

@@ -83,7 +83,7 @@ def test_a_job_that_slurm_ends_is_submitted_again(
     slurm: None, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = tmp_path / "calls"
-    step = partial(engine_jobs.make_slowly_the_first_time, calls=calls)
+    step = partial(engine_jobs.hang_the_first_time, calls=calls)
 
     def fail() -> None:
         wait_until(lambda: len(lines(calls)) == 1)
@@ -130,7 +130,7 @@ def test_its_jobs_are_cancelled_when_it_is_interrupted(
     slurm: None, store: Store, tmp_path: Path
 ) -> None:
     calls = tmp_path / "calls"
-    step = partial(engine_jobs.make_slowly_the_first_time, calls=calls)
+    step = partial(engine_jobs.hang_the_first_time, calls=calls)
     engine = SlurmEngine(store, tmp_path / "slurm", workers=2)
 
     def interrupt() -> None:
@@ -150,7 +150,7 @@ def test_a_job_that_is_preempted_is_put_into_the_queue_again_by_submitit(
     engine: SlurmEngine, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = tmp_path / "calls"
-    step = partial(engine_jobs.make_slowly_the_first_time, calls=calls)
+    step = partial(engine_jobs.hang_the_first_time, calls=calls)
     preempted = Job("preempted", (task("p"),), step)
 
     def preempt() -> None:

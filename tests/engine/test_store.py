@@ -316,7 +316,7 @@ def test_many_writers_of_the_same_artefacts_leave_each_once_and_whole(store: Sto
         "        (folder / 'a.txt').write_text(str(n) * 1000)\n"
     )
     writers = [subprocess.Popen([sys.executable, "-c", program, store.root]) for _ in range(6)]
-    assert [writer.wait(timeout=60) for writer in writers] == [0] * 6
+    assert [writer.wait(timeout=600) for writer in writers] == [0] * 6
     texts = [(store.folder(task(str(n))) / "a.txt").read_text() for n in range(20)]
     assert texts == [str(n) * 1000 for n in range(20)]
     assert not list(store.damaged())

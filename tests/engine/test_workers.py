@@ -3,14 +3,16 @@
 import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import engine_jobs
 import pytest
-from engine_jobs import ALL_OF_CHAIN, chain, lines, start, task, text, wait_until
+from engine_jobs import ALL_OF_CHAIN, HANGS, chain, lines, start, task, text, wait_until
 
 from sonobench.engine import Job, LocalEngine, Resources, Store
+from sonobench.engine.display import Display
+from sonobench.engine.workers import Workers
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def test_no_worker_at_all_is_refused(store: Store) -> None:
 def test_a_killed_worker_fails_its_job_and_the_others_go_on(store: Store, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     victims = [Job(f"victim {n}", (task(f"v{n}"),), engine_jobs.be_killed) for n in range(3)]
-    failures = LocalEngine(store, workers=2).run([*victims, *chain(calls, seconds=0.1)])
+    failures = LocalEngine(store, workers=2).run([*victims, *chain(calls)])
     assert {failure.job for failure in failures} == {"victim 0", "victim 1", "victim 2"}
     assert all("killed (SIGKILL)" in failure.error for failure in failures)
     assert sorted(lines(calls)) == ALL_OF_CHAIN
@@ -43,11 +45,11 @@ def test_a_function_that_cannot_be_sent_fails_its_job(store: Store, tmp_path: Pa
 
 def test_a_script_without_a_main_guard_can_use_workers(store: Store, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
-    script = tmp_path / "script.py"
+    script = tmp_path / "script.py"  # as a gate too: one that is there
     script.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "import engine_jobs\n"
-        f"engine_jobs.run_chain('local-2', {str(store.root)!r}, {str(calls)!r}, 0)\n"
+        f"engine_jobs.run_chain('local-2', {str(store.root)!r}, {str(calls)!r}, {str(script)!r})\n"
     )
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -81,12 +83,12 @@ def test_workers_and_what_they_started_end_with_the_run(
     how: signal.Signals, store: Store, tmp_path: Path
 ) -> None:
     pids = tmp_path / "processes"
-    program = start(engine_jobs.run_sleepers, store.root, pids)
+    program = start(engine_jobs.run_two_that_hang, store.root, pids)
     wait_until(lambda: len(lines(pids)) == 2)
     program.send_signal(how)
-    program.communicate(timeout=10)
+    program.communicate(timeout=HANGS)
     processes = [int(pid) for line in lines(pids) for pid in line.split()]
-    wait_until(lambda: not any(map(is_alive, processes)), seconds=10)
+    wait_until(lambda: not any(map(is_alive, processes)))
 
 
 def on(name: str, gpus: float) -> Job:
@@ -100,12 +102,31 @@ def test_independent_jobs_go_to_devices_of_their_own(store: Store) -> None:
     assert {text(store, "a"), text(store, "b")} == {"3", "5"}
 
 
-def test_shares_of_one_device_run_beside_each_other_and_a_whole_one_waits(store: Store) -> None:
+def test_shares_of_one_device_run_beside_each_other_and_a_whole_one_waits(
+    store: Store, tmp_path: Path
+) -> None:
+    calls, gate = tmp_path / "calls", tmp_path / "gate"
+    step = partial(engine_jobs.make, calls=calls, gate=gate)
+    half = Resources(gpus=0.5)
+    a, b = (Job(name, (task(name),), step, resources=half) for name in ("a", "b"))
+    whole, ended = on("whole", 1.0), []
+    with Display(3) as display, Workers(3, store, display, devices=("0",)) as workers:
+        for job in (a, b):
+            assert workers.fits(job)
+            workers.start(job)
+        # Neither ends before both have begun.
+        wait_until(lambda: len(lines(calls)) == 2)
+        assert not workers.fits(whole)
+        gate.touch()
+        while len(ended) < 2:
+            ended += workers.ended(HANGS)
+        assert workers.fits(whole)
+    assert [outcome.failure for _, outcome in ended] == [None, None]
+
+
+def test_jobs_with_shares_of_one_device_see_that_device(store: Store) -> None:
     jobs = [on("a", 0.5), on("b", 0.5), on("whole", 1.0)]
-    began = time.monotonic()
     assert LocalEngine(store, workers=3, devices=("0",)).run(jobs) == []
-    # Each sleeps half a second: two beside each other, and then one.
-    assert time.monotonic() - began >= 1.0
     assert {text(store, name) for name in ("a", "b", "whole")} == {"0"}
 
 

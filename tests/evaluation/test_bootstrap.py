@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
@@ -18,7 +18,6 @@ def generator() -> np.random.Generator:
     return np.random.default_rng(3)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=20))
 def test_every_draw_takes_as_many_subjects_of_a_stratum_as_it_has(strata: list[int]) -> None:
     stratum = np.unique(strata, return_inverse=True)[1]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from sklearn.metrics import confusion_matrix, log_loss
@@ -30,7 +30,6 @@ def test_of_equal_logits_the_first_class_wins() -> None:
     assert predicted_classes(np.zeros((1, 4)), np.array([1, 3])).tolist() == [1]
 
 
-@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_subject_confusions_are_those_of_scikit_learn_for_every_subject(n: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
@@ -46,7 +45,6 @@ def test_subject_confusions_are_those_of_scikit_learn_for_every_subject(n: int, 
         np.testing.assert_array_equal(counts[index], expected)
 
 
-@settings(deadline=None)
 @given(npst.arrays(np.float32, (5, 4), elements=st.floats(-10, 10, width=32)))
 def test_nll_is_the_log_loss_of_the_softmax(logits: np.ndarray) -> None:
     # Within ±10, since scikit-learn cuts probabilities off at 2e-16.

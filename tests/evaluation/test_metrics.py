@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
@@ -41,7 +41,6 @@ def labelled(draw: st.DrawFn) -> tuple[list[int], list[int], np.ndarray]:
     return true, predicted, np.array(sorted(declared))
 
 
-@settings(deadline=None)
 @given(labelled())
 def test_every_metric_is_that_of_scikit_learn(
     case: tuple[list[int], list[int], np.ndarray],

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score, log_loss, matthews_corrcoef
 
@@ -29,7 +29,6 @@ def drawn(seed: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     )
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(0, 2**32 - 1))
 def test_likelihood_and_brier_score_are_means_over_images(n: int, seed: int) -> None:
     subject, true, logits = drawn(seed, n)
@@ -42,7 +41,6 @@ def test_likelihood_and_brier_score_are_means_over_images(n: int, seed: int) -> 
     assert brier == pytest.approx(np.square(probability - truth).sum(1).mean(), abs=1e-6)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(0, 2**32 - 1))
 def test_calibration_errors_follow_their_definition(n: int, seed: int) -> None:
     subject, true, logits = drawn(seed, n)
@@ -79,7 +77,6 @@ def test_probabilities_of_classes_that_cannot_be_predicted_are_0() -> None:
     assert probability[0, 2] / probability[0, 0] == pytest.approx(np.exp(2))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(0, 2**32 - 1))
 def test_kappa_and_matthews_coefficient_are_scikit_learns(n: int, seed: int) -> None:
     generator = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -21,7 +21,6 @@ def ranked(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
     return scores, positive, subject, generator.integers(0, 3, (5, 4)).astype(np.float64)
 
 
-@settings(deadline=None)
 @given(ranked())
 def test_auroc_and_average_precision_are_those_of_scikit_learn_in_every_draw(
     case: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
@@ -44,7 +43,6 @@ def test_auroc_and_average_precision_are_those_of_scikit_learn_in_every_draw(
             assert auroc[draw] == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(ranked())
 def test_the_area_under_risk_and_coverage_is_that_of_really_resampled_images(
     case: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],

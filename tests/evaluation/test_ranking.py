@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sonobench.evaluation.ranking import bootstrap_p, holm, letter_groups, rank_intervals, ranks
@@ -51,7 +51,6 @@ def test_a_model_between_two_that_differ_has_the_letters_of_both() -> None:
     assert letter_groups(np.array([0.9, 0.8, 0.7]), symmetric(3, [(0, 2)])) == ["a", "ab", "b"]
 
 
-@settings(deadline=None)
 @given(st.integers(2, 8), st.integers(0, 2**32 - 1))
 def test_models_differ_if_and_only_if_they_share_no_letter(m: int, seed: int) -> None:
     generator = np.random.default_rng(seed)

@@ -85,7 +85,7 @@ def test_what_a_rotation_brings_in_is_black() -> None:
 
 
 @given(seed=st.integers(0, 2**31), smallest=st.floats(0.05, 1), ratio=st.floats(1, 2))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_crop_lies_within_the_image_and_is_as_large_as_allowed(
     seed: int, smallest: float, ratio: float
 ) -> None:
