@@ -1,15 +1,18 @@
 """What the audit finds in tables whose faults are known."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import imagehash
+import numpy as np
 import pandas as pd
 import pytest
 from audited import audited, cohort, found, one
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sonobench.datasets import audit, load_cohort, make_splits
 from sonobench.datasets.audit.near_duplicates import NEAR_BITS, near_duplicates
+from sonobench.images.appearance import appearance
 from sonobench.protocol import Dataset, Split
 
 
@@ -140,6 +143,34 @@ def test_hashes_are_near_up_to_the_limit(bits: int, pairs: int) -> None:
         # Patient 0 is developed on and patient 2 is tested.
         assert "1 have one image in development and one in test" in finding["message"]
         assert finding["image_ids"] == ("home/000_0", "home/002_0")
+
+
+@pytest.mark.parametrize("changed", [ImageOps.mirror, lambda image: image.resize((90, 70))])
+def test_mirrored_and_rescaled_copies_are_near(
+    changed: Callable[[Image.Image], Image.Image],
+) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (9, 12), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((120, 90), Image.Resampling.BICUBIC)
+    samples = cohort()
+    for row, copy in ((0, image), (6, changed(image))):
+        samples.loc[row, "perceptual_hash"] = appearance(np.asarray(copy)).perceptual_hash
+    result = audited(samples)
+    assert result["near_duplicates"]["pairs_of_different_subjects"] == 1
+    mirrored = changed is ImageOps.mirror
+    assert result["near_duplicates"]["nearest"][0]["mirrored"] == mirrored
+    message = one(result, "near_duplicates")["message"]
+    assert ("1 are mirror images" in message) == mirrored
+    assert "1 have one image in development and one in test" in message
+
+
+def test_patients_with_several_near_pairs_are_likely_one() -> None:
+    samples = cohort()
+    # Patients 0 and 2 share two views, 3 and 4 one.
+    for row, like in ((6, 0), (7, 1), (12, 9)):
+        samples.loc[row, "perceptual_hash"] = flipped(samples.loc[like, "perceptual_hash"], 5)
+    finding = one(audited(samples), "likely_same_patient")
+    assert "patients home/000 and home/002 share 2 nearly identical images" in finding["message"]
+    assert finding["image_ids"] == ("home/000_0", "home/002_0", "home/000_1", "home/002_1")
 
 
 def test_in_cross_validation_a_near_pair_counts_when_any_fold_tears_it() -> None:
