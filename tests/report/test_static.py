@@ -122,7 +122,7 @@ def report_without_figures(plain_run, copy_of, plain_page, caplog) -> str:
     [record] = caplog.records
     assert record.levelname == "WARNING"
     assert all(name in record.getMessage() for name in figures)
-    assert f"`sonobench report {copy.folder}` draws the figures again" in record.getMessage()
+    assert f"`sonobench report {copy.folder}` draws the figures" in record.getMessage()
     return record.getMessage()
 
 

@@ -76,8 +76,8 @@ def write_figures(material: Material, folder: Path) -> dict[str, str]:
             file.unlink()
     for reason in dict.fromkeys(missing.values()):
         _logger.warning(
-            "%s lacks %s as SVG and PDF: %s. The page and the tables are whole; "
-            "`sonobench report %s` draws the figures again",
+            "%s lacks %s as SVG and PDF: %s. The page and the tables are whole. Once that is "
+            "mended, `sonobench report %s` draws the figures",
             folder,
             ", ".join(name for name, why in missing.items() if why == reason),
             reason,
