@@ -20,7 +20,8 @@ from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info
 
-from sonobench.adaptation.solver import ProbePath, fit_path
+from sonobench.adaptation.probe_path import ProbePath
+from sonobench.adaptation.solver import fit_path
 
 TOLERANCE = 1e-5
 

@@ -13,7 +13,6 @@ absolute entry of the gradient in double precision, says how near it is. scikit-
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -24,48 +23,13 @@ from torch import Tensor
 from sonobench.adaptation.probe_coordinates import RotatedFeatures
 from sonobench.adaptation.probe_descent import descend, extrapolate
 from sonobench.adaptation.probe_objective import Evaluation, ProbeObjective
+from sonobench.adaptation.probe_path import ProbeData, ProbePath, ProbeSettings, has_ended
+from sonobench.adaptation.probe_span import is_solved_in_span, span_path
 
 # Solutions from whose plane the next is started; more than four save no iterations.
 _RECENT = 4
 # Rounds of iterative refinement at most; ill-conditioned features take two or three.
 _ROUNDS = 20
-
-
-@dataclass(frozen=True)
-class ProbePath:
-    """The solutions of F folds at L penalties, for D features and K classes.
-
-    Attributes:
-        penalties: (L,) λ, from strong to weak.
-        coefficients: (F, L, D, K) for the features as they came:
-            logits = X @ coefficients[f, l] + intercepts[f, l].
-        intercepts: (F, L, K), summing to zero over the classes, as the coefficients do.
-        objective: (F, L) in double precision.
-        gradient: (F, L) the certificate: largest absolute entry of the gradient on the features as
-            the fold standardises them, in double precision.
-        converged: (F, L) whether the certificate is within the tolerance.
-        iterations: (F, L).
-        fitted: (F, L) False where the fold's path had ended; the rest is NaN, zero and False there.
-        validation_nll: (F, L) mean cross-entropy on the fold's validation images.
-        validation_macro_f1: (F, L) mean F1 score over all K classes on the fold's validation
-            images, zero for a class that is neither present nor predicted.
-        chosen: (F,) index of the penalty with the best selection metric; the larger of equals.
-        at_edge: (F,) whether that is the first or the last of the penalties.
-
-    """
-
-    penalties: npt.NDArray[np.float64]
-    coefficients: npt.NDArray[np.float64]
-    intercepts: npt.NDArray[np.float64]
-    objective: npt.NDArray[np.float64]
-    gradient: npt.NDArray[np.float64]
-    converged: npt.NDArray[np.bool_]
-    iterations: npt.NDArray[np.int64]
-    fitted: npt.NDArray[np.bool_]
-    validation_nll: npt.NDArray[np.float64]
-    validation_macro_f1: npt.NDArray[np.float64]
-    chosen: npt.NDArray[np.int64]
-    at_edge: npt.NDArray[np.bool_]
 
 
 @contextmanager
@@ -114,6 +78,7 @@ def fit_path(
         all_at_once: solve for all penalties in one wide product instead of one after the other from
             the last solution. The answers agree within the tolerance. By default so on CUDA, where
             the time goes into the number of products; on the CPU it goes into their size.
+            Folds of few images are solved one by one in any case (`probe_span`).
 
     Raises:
         ValueError: shapes or types that do not fit, features that are not finite, labels out of
@@ -125,9 +90,34 @@ def fit_path(
     penalties = np.asarray(penalties, dtype=np.float64)
     _check_settings(penalties, tolerance, patience, selection)
     _check_data(features, labels, train, validation, n_classes)
+    data = ProbeData(features, labels, train, validation)
+    settings = ProbeSettings(n_classes, penalties, tolerance, patience, selection)
+    in_span = [is_solved_in_span(int(n), features.shape[1], n_classes) for n in train.sum(1)]
+    few, many = np.flatnonzero(in_span), np.flatnonzero(~np.array(in_span))
+    parts = []
+    if len(few):
+        part = span_path(data.of_folds(few), settings, None if len(many) else on_progress)
+        parts.append((few, part))
+    if len(many):
+        device = torch.device(device)
+        wide = device.type == "cuda" if all_at_once is None else all_at_once
+        part = _shared_path(data.of_folds(many), settings, device, wide, on_progress)
+        parts.append((many, part))
+    return ProbePath.joined(parts)
+
+
+def _shared_path(
+    data: ProbeData,
+    settings: ProbeSettings,
+    device: torch.device,
+    all_at_once: bool,
+    on_progress: Callable[[int, int], None] | None,
+) -> ProbePath:
+    """Fit all folds together, in one basis; arguments as of `fit_path`."""
+    features, labels, train, validation = data
+    n_classes, penalties, tolerance, patience, selection = settings
     used = (train | validation).any(0)
     everything = bool(used.all()) and features.flags.writeable
-    device = torch.device(device)
     objective = ProbeObjective(
         torch.from_numpy(features if everything else features[used]).to(device),
         torch.from_numpy(labels[used].astype(np.int64)).to(device),
@@ -136,8 +126,6 @@ def fit_path(
         n_classes,
     )
     rotated = RotatedFeatures(objective)
-    if all_at_once is None:
-        all_at_once = device.type == "cuda"
 
     n_folds, n_penalties = len(train), len(penalties)
     shape = (n_folds, n_penalties)
@@ -152,7 +140,7 @@ def fit_path(
     recent = [_at_class_frequencies(objective, every_fold)]
     batches = [np.arange(n_penalties)] if all_at_once else np.arange(n_penalties)[:, None]
     for batch in batches:
-        running = [f for f in range(n_folds) if not _has_ended(loss[f, : batch[0]], patience)]
+        running = [f for f in range(n_folds) if not has_ended(loss[f, : batch[0]], patience)]
         if not running:
             if on_progress is not None:
                 on_progress(n_penalties, n_penalties)
@@ -184,7 +172,7 @@ def fit_path(
     # Where all penalties were solved for at once, a path ends where it would have ended.
     for fold_loss, fold_fitted in zip(loss, fitted, strict=True):
         for step in range(n_penalties):
-            if _has_ended(fold_loss[:step], patience):
+            if has_ended(fold_loss[:step], patience):
                 fold_fitted[step], fold_loss[step] = False, np.inf
     for array in (coefficients, intercepts, value, gradient, nll, macro_f1):
         array[~fitted] = np.nan
@@ -281,14 +269,6 @@ def _at_class_frequencies(objective: ProbeObjective, fold: Tensor) -> Evaluation
     intercepts -= intercepts.mean(1, keepdim=True)
     weights = torch.zeros_like(objective.scale)[:, None].repeat(1, intercepts.shape[1], 1)
     return objective.evaluate(fold, torch.zeros_like(intercepts[:, 0]), weights, intercepts)
-
-
-def _has_ended(loss: npt.NDArray[np.float64], patience: int | None) -> bool:
-    """Say whether the last `patience` values are each worse than the best before them."""
-    if patience is None or len(loss) <= patience:
-        return False
-    best_before = np.minimum.accumulate(loss)[:-1]
-    return bool((loss[1:] > best_before)[-patience:].all())
 
 
 def _check_settings(

@@ -1,0 +1,231 @@
+"""The linear probe of folds with fewer training images than features: Newton's method.
+
+Every optimum is a combination of the fold's own standardised images: directions outside their span
+change no training logit, and the penalty takes them to zero. With Q an orthonormal basis of the
+span (D × n, of the QR decomposition X̃ᵀ = Q R) the weights are W = Q C, the penalty is that of C,
+and the problem is the same one on the n × n features Z = X̃ Q = Rᵀ, whatever D is. There it has so
+few unknowns that the whole Hessian can be factorised; a penalty takes about five steps from the
+last one.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import cho_factor, cho_solve, qr
+from threadpoolctl import threadpool_limits
+
+from sonobench.adaptation.probe_path import ProbeData, ProbePath, ProbeSettings, has_ended
+
+Matrix = npt.NDArray[np.float64]
+
+# A step costs the cube of the unknowns; above, folds that share images are faster together.
+_MOST_UNKNOWNS = 1200
+# Length of the gradient at which a solution ends, so that no entry of it is larger on the features.
+_GRADIENT = 1e-9
+_STEPS = 100
+# A path begins at λ = 10 at the latest and falls by ten at most: Newton's method is then near.
+_STRONG, _FALL = 10.0, 10.0
+
+
+def is_solved_in_span(n_train: int, n_features: int, n_classes: int) -> bool:
+    """Whether a fold of so many training images is solved by `span_path`."""
+    return n_train < n_features and (n_train + 1) * n_classes <= _MOST_UNKNOWNS
+
+
+# Threads that share matrices this small wait for each other: six times as long on two cores.
+@threadpool_limits.wrap(limits=1, user_api="blas")
+def span_path(
+    data: ProbeData,
+    settings: ProbeSettings,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ProbePath:
+    """Fit every fold alone.
+
+    Args:
+        data, settings: checked by `fit_path`.
+        on_progress: as of `fit_path`; a fold counts as its share of the penalties.
+    """
+    penalties, n_folds = settings.penalties, len(data.train)
+    shape = (n_folds, len(penalties))
+    coefficients = np.full((*shape, data.features.shape[1], settings.n_classes), np.nan)
+    intercepts = np.full((*shape, settings.n_classes), np.nan)
+    objective, gradient, nll, macro_f1 = np.full((4, *shape), np.nan)
+    iterations, fitted = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.bool_)
+    loss = np.full(shape, np.inf)
+    for fold in range(n_folds):
+        problem = _Problem(data, fold, settings.n_classes)
+        unknowns, last = problem.at_class_frequencies(), np.inf
+        for step, penalty in enumerate(penalties):
+            if has_ended(loss[fold, :step], settings.patience):
+                break
+            for between in _between(last, penalty):
+                unknowns, _ = problem.minimise(unknowns, between, _GRADIENT)
+            last = penalty
+            stop = min(_GRADIENT, settings.tolerance)
+            unknowns, iterations[fold, step] = problem.minimise(unknowns, penalty, stop)
+            where = fold, step
+            coefficients[where], intercepts[where] = problem.on_original(unknowns)
+            objective[where], gradient[where] = problem.certificate(unknowns, penalty)
+            nll[where], macro_f1[where] = problem.validate(unknowns)
+            loss[where] = nll[where] if settings.selection == "nll" else -macro_f1[where]
+            fitted[where] = True
+        if on_progress is not None:
+            on_progress(len(penalties) * (fold + 1) // n_folds, len(penalties))
+    chosen = loss.argmin(1)
+    return ProbePath(
+        penalties=penalties,
+        coefficients=coefficients,
+        intercepts=intercepts,
+        objective=objective,
+        gradient=gradient,
+        converged=gradient <= settings.tolerance,
+        iterations=iterations,
+        fitted=fitted,
+        validation_nll=nll,
+        validation_macro_f1=macro_f1,
+        chosen=chosen,
+        at_edge=(chosen == 0) | (chosen == len(penalties) - 1),
+    )
+
+
+def _between(last: float, penalty: float) -> list[float]:
+    """Penalties to walk over on the way from one to the next."""
+    start = min(last, max(_STRONG, penalty))
+    falls = int(np.ceil(np.log(start / penalty) / np.log(_FALL) - 1e-9))
+    walk = np.geomspace(start, penalty, falls + 1)[:-1] if falls else np.empty(0)
+    return [float(between) for between in walk if between < last]
+
+
+class _Problem:
+    """One fold: n images, K classes, unknowns (n + 1, K) with the intercepts last."""
+
+    def __init__(self, data: ProbeData, fold: int, n_classes: int) -> None:
+        train, validation = data.train[fold], data.validation[fold]
+        rows = data.features[train].astype(np.float64)
+        self._mean = rows.mean(0)
+        rows -= self._mean
+        deviation = np.sqrt(np.square(rows).mean(0))
+        # Constant means: varies by no more than float32 rounds values of this size.
+        self._dropped = deviation <= np.finfo(np.float32).eps * np.abs(self._mean)
+        self._scale = np.where(self._dropped, 1.0, deviation)
+        self._rows = self._standardised(rows)
+        self._basis, triangle = qr(self._rows.T, mode="economic", check_finite=False)
+        self._features = np.column_stack([triangle.T, np.ones(len(rows))])
+        self._targets = np.eye(n_classes)[data.labels[train]]
+        validated = self._standardised(data.features[validation].astype(np.float64) - self._mean)
+        self._validated = np.column_stack([validated @ self._basis, np.ones(len(validated))])
+        self._validation_labels = data.labels[validation]
+
+    def _standardised(self, centred: Matrix) -> Matrix:
+        centred /= self._scale
+        centred[:, self._dropped] = 0.0
+        return centred
+
+    def at_class_frequencies(self) -> Matrix:
+        """The solution for an infinite penalty."""
+        unknowns = np.zeros((self._features.shape[1], self._targets.shape[1]))
+        unknowns[-1] = np.log(self._targets.mean(0))
+        unknowns[-1] -= unknowns[-1].mean()
+        return unknowns
+
+    def minimise(self, unknowns: Matrix, penalty: float, stop: float) -> tuple[Matrix, int]:
+        """Newton's method with backtracking (Nocedal and Wright, Numerical Optimization, ch. 3).
+
+        Returns the unknowns and the number of steps; it ends where the gradient is no longer than
+        `stop`, or where no step gets any lower in double precision.
+        """
+        value, gradient, probability = self._evaluate(unknowns, penalty)
+        for taken in range(_STEPS):
+            if np.linalg.norm(gradient) <= stop:
+                return unknowns, taken
+            step = -self._solve_hessian(probability, penalty, gradient)
+            slope, length = float((step * gradient).sum()), 1.0
+            while True:
+                at = unknowns + length * step
+                # What all classes share changes no probability, and the penalty wants none of it.
+                at -= at.mean(1, keepdims=True)
+                new_value, new_gradient, probability = self._evaluate(at, penalty)
+                rounding = 4 * np.finfo(np.float64).eps * abs(value)
+                if new_value <= value + 1e-4 * length * slope + rounding:
+                    break
+                length /= 2
+                if length < 1e-10:
+                    return unknowns, taken
+            # Within rounding the value tells nothing any more; the gradient does.
+            if value - new_value <= rounding and np.linalg.norm(new_gradient) >= np.linalg.norm(
+                gradient
+            ):
+                return unknowns, taken
+            unknowns, value, gradient = at, new_value, new_gradient
+        return unknowns, _STEPS
+
+    def _evaluate(self, unknowns: Matrix, penalty: float) -> tuple[float, Matrix, Matrix]:
+        """Objective, gradient (n + 1, K) and probabilities (n, K)."""
+        log_probability = _log_softmax(self._features @ unknowns)
+        probability = np.exp(log_probability)
+        count = len(self._targets)
+        value = -float((log_probability * self._targets).sum()) / count
+        value += penalty / 2 * float(np.square(unknowns[:-1]).sum())
+        gradient = self._features.T @ (probability - self._targets) / count
+        gradient[:-1] += penalty * unknowns[:-1]
+        return value, gradient, probability
+
+    def _solve_hessian(self, probability: Matrix, penalty: float, gradient: Matrix) -> Matrix:
+        size, n_classes = gradient.shape
+        hessian = np.empty((n_classes, size, n_classes, size))
+        for one in range(n_classes):
+            for two in range(one + 1):
+                share = (one == two) - probability[:, two]
+                weight = probability[:, one] * share / len(probability)
+                hessian[one, :, two] = (self._features * weight[:, None]).T @ self._features
+        diagonal = np.einsum("kiki->ki", hessian)
+        diagonal[:, :-1] += penalty
+        # What all intercepts share is in no gradient: any curvature there leaves the step as it is.
+        hessian[:, -1, :, -1] += 1.0
+        factor = cho_factor(
+            hessian.reshape(size * n_classes, -1), lower=True, overwrite_a=True, check_finite=False
+        )
+        step: Matrix = cho_solve(factor, gradient.T.ravel(), check_finite=False)
+        return step.reshape(n_classes, size).T
+
+    def _weights(self, unknowns: Matrix) -> Matrix:
+        """(D, K) on the standardised features."""
+        weights: Matrix = self._basis @ unknowns[:-1]
+        weights[self._dropped] = 0.0
+        return weights
+
+    def on_original(self, unknowns: Matrix) -> tuple[Matrix, Matrix]:
+        """Coefficients (D, K) and intercepts (K,) for the features as they came."""
+        coefficients = self._weights(unknowns) / self._scale[:, None]
+        intercepts = unknowns[-1] - self._mean @ coefficients
+        return coefficients, intercepts - intercepts.mean()
+
+    def certificate(self, unknowns: Matrix, penalty: float) -> tuple[float, float]:
+        """Objective, and largest absolute entry of the gradient, on the standardised features."""
+        weights = self._weights(unknowns)
+        log_probability = _log_softmax(self._rows @ weights + unknowns[-1])
+        residual = (np.exp(log_probability) - self._targets) / len(self._targets)
+        value = -float((log_probability * self._targets).sum()) / len(self._targets)
+        value += penalty / 2 * float(np.square(weights).sum())
+        gradient = self._rows.T @ residual + penalty * weights
+        return value, max(float(np.abs(gradient).max()), float(np.abs(residual.sum(0)).max()))
+
+    def validate(self, unknowns: Matrix) -> tuple[float, float]:
+        """Mean cross-entropy and macro F1 on the validation images."""
+        log_probability = _log_softmax(self._validated @ unknowns)
+        labels, n_classes = self._validation_labels, unknowns.shape[1]
+        predicted = log_probability.argmax(1)
+        hits = np.bincount(labels[predicted == labels], minlength=n_classes)
+        either = np.bincount(labels, minlength=n_classes)
+        either += np.bincount(predicted, minlength=n_classes)
+        nll = -float(log_probability[np.arange(len(labels)), labels].mean())
+        # 2 tp / (2 tp + fp + fn); the smallest denominator with a hit is 2.
+        return nll, float((2 * hits / np.maximum(either, 1)).mean())
+
+
+def _log_softmax(logits: Matrix) -> Matrix:
+    # SciPy's has more cases, and at these sizes they take longer than the sum.
+    logits = logits - logits.max(1, keepdims=True)
+    shifted: Matrix = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    return shifted
