@@ -350,7 +350,26 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: st
         cohort().fit(**settings)
 
 
-# The device
+# The device, and the wide product used on CUDA
+
+
+def assert_same_choice(data: Cohort, path: ProbePath, expected: ProbePath) -> None:
+    """Assert that two paths choose the same penalties and predict the same there."""
+    np.testing.assert_array_equal(path.chosen, expected.chosen)
+    for fold, step in enumerate(expected.chosen):
+        np.testing.assert_allclose(
+            probabilities(data, path, fold, step),
+            probabilities(data, expected, fold, step),
+            atol=1e-6,
+        )
+
+
+def test_all_penalties_at_once_choose_and_predict_as_one_after_the_other() -> None:
+    data = cohort(600, 64, 5, 3)
+    narrow, wide = (data.fit(tolerance=1e-9, all_at_once=wide) for wide in (False, True))
+    assert wide.converged[wide.fitted].all()
+    np.testing.assert_array_equal(wide.fitted, narrow.fitted)
+    assert_same_choice(data, wide, narrow)
 
 
 @pytest.mark.gpu
@@ -360,5 +379,4 @@ def test_cuda_has_the_cpus_solutions() -> None:
     on_cpu, on_cuda = (data.fit(tolerance=1e-9, device=device) for device in ("cpu", "cuda"))
     assert on_cuda.converged[on_cuda.fitted].all()
     np.testing.assert_array_equal(on_cuda.fitted, on_cpu.fitted)
-    np.testing.assert_allclose(on_cuda.coefficients, on_cpu.coefficients, atol=1e-6)
-    np.testing.assert_array_equal(on_cuda.chosen, on_cpu.chosen)
+    assert_same_choice(data, on_cuda, on_cpu)
