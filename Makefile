@@ -29,8 +29,15 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
+# Asked before anything is made: of the environment that is there, else of the one to be made from.
 $(STAMP):
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@if test -x $(BIN)/python; then python=$(BIN)/python; else python=$(PYTHON); fi; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "sonobench needs Python 3.11 or newer; $$python is" \
+			"$$("$$python" --version 2>/dev/null || echo missing)." \
+			"Name another: make $(MAKECMDGOALS) PYTHON=python3.11 (an older .venv is to be deleted)" >&2; \
+		exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev]'
 	touch $@

@@ -17,6 +17,8 @@ from probe_oracle import (
 )
 from sklearn.metrics import f1_score, log_loss
 
+from sonobench.adaptation.probe_path import ProbePath
+
 # The solution
 
 

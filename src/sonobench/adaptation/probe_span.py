@@ -13,7 +13,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve, qr
-from threadpoolctl import threadpool_limits
 
 from sonobench.adaptation.probe_path import ProbeData, ProbePath, ProbeSettings, has_ended
 
@@ -33,8 +32,6 @@ def is_solved_in_span(n_train: int, n_features: int, n_classes: int) -> bool:
     return n_train < n_features and (n_train + 1) * n_classes <= _MOST_UNKNOWNS
 
 
-# Threads that share matrices this small wait for each other: six times as long on two cores.
-@threadpool_limits.wrap(limits=1, user_api="blas")
 def span_path(
     data: ProbeData,
     settings: ProbeSettings,

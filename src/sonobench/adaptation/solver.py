@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from sonobench.adaptation.probe_coordinates import RotatedFeatures
@@ -96,7 +97,9 @@ def fit_path(
     few, many = np.flatnonzero(in_span), np.flatnonzero(~np.array(in_span))
     parts = []
     if len(few):
-        part = span_path(data.of_folds(few), settings, None if len(many) else on_progress)
+        # Threads that share matrices this small wait for each other, several times as long.
+        with threadpool_limits(limits=1, user_api="blas"):
+            part = span_path(data.of_folds(few), settings, None if len(many) else on_progress)
         parts.append((few, part))
     if len(many):
         device = torch.device(device)
