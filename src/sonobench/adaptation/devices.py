@@ -1,10 +1,15 @@
 """Where a training runs and how it computes there: devices, precision, threads."""
 
+import logging
+
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from sonobench.protocol import Training
+
+# It tells of every training which precision and device it has, which are in the protocol.
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 class TrainingError(ValueError):
