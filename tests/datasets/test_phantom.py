@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -151,8 +152,11 @@ def test_file_names_and_metadata_tell_neither_class_nor_patient(
 
 
 @pytest.mark.usefixtures("few_series")
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path: Path) -> None:
-    for name, seed in (("first", 3), ("again", 3), ("other", 4)):
+def test_the_same_seed_gives_the_same_bytes_on_any_number_of_cores_and_another_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seed, cores in (("first", 3, 1), ("again", 3, 4), ("other", 4, 2)):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
         write_phantom(tmp_path / name, seed=seed)
     first = _hashes(tmp_path / "first")
     assert first == _hashes(tmp_path / "again")

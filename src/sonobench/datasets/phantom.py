@@ -7,7 +7,9 @@ none: a figure measured on them says nothing about patients.
 import csv
 import itertools
 import math
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -120,8 +122,8 @@ def write_phantom(
 
     The home hospital has 60 patients (40 train, 20 test), six classes and two machines; the
     external one 24 patients of three sites, four of the classes, and a machine of its own. The
-    same `seed` gives the same bytes. `progress` is called with the number of images that are done
-    and that there are in all.
+    same `seed` gives the same bytes, on any number of cores. `progress` is called with the number
+    of images that are done and that there are in all.
     """
     cohorts = {"home": _home(seed), "external": _external(seed)}
     total = sum(series.images for cohort in cohorts.values() for series in cohort)
@@ -132,15 +134,17 @@ def write_phantom(
         images = sum(series.images for series in cohort)
         rng = _generator(seed, cohort_number, _FILE_NUMBERS)
         file_numbers = iter((1 + rng.permutation(images)).tolist())
-        rows = []
+        rows, drawings = [], []
         for series in cohort:
             for index in range(series.images):
                 path = f"images/{next(file_numbers):04d}.png"
-                pixels = _image(seed, cohort_number, series, index)
-                Image.fromarray(pixels).save(folder / name / path, compress_level=1)
+                drawings.append((folder / name / path, seed, cohort_number, series, index))
                 machine = (series.scanner.name, series.operator)
                 about = (series.label, series.patient_id, series.site, *machine, series.split)
                 rows.append((path, *about))
+        # NumPy and SciPy let go of the interpreter's lock: threads share the cores.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(_write_image, *zip(*drawings, strict=True)):
                 done += 1
                 if progress is not None:
                     progress(done, total)
@@ -208,6 +212,10 @@ def _external(seed: int) -> list[Series]:
         for patient, plan in enumerate(rng.permutation(len(plans)).tolist())
         for label in plans[plan]
     ]
+
+
+def _write_image(file: Path, seed: int, cohort: int, series: Series, index: int) -> None:
+    Image.fromarray(_image(seed, cohort, series, index)).save(file, compress_level=1)
 
 
 def _image(seed: int, cohort: int, series: Series, index: int) -> npt.NDArray[np.uint8]:
