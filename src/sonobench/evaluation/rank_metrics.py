@@ -101,7 +101,7 @@ def risk_coverage_area(
 
 def _sums(
     row: Indices, subject: Indices, shape: tuple[int, int], dtype: np.dtype[Any]
-) -> csr_array[Any, tuple[int, int]]:
+) -> "csr_array[Any, tuple[int, int]]":
     """The matrix that takes weights of subjects to sums over the images of every row."""
     return csr_array((np.ones(len(row), dtype), (row, subject)), shape=shape)
 
