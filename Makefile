@@ -29,14 +29,20 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
-# Asked before anything is made: of the environment that is there, else of the one to be made from.
+# Asked before anything is made.
+IS_RECENT := import sys; sys.exit(sys.version_info < (3, 11))
+
 $(STAMP):
-	@if test -x $(BIN)/python; then python=$(BIN)/python; else python=$(PYTHON); fi; \
-	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "sonobench needs Python 3.11 or newer; $$python is" \
-			"$$("$$python" --version 2>/dev/null || echo missing)." \
-			"Name another: make $(MAKECMDGOALS) PYTHON=python3.11 (an older .venv is to be deleted)" >&2; \
-		exit 1; }
+	@if test -x $(BIN)/python && ! $(BIN)/python -c '$(IS_RECENT)'; then \
+		echo "sonobench needs Python 3.11 or newer; .venv has $$($(BIN)/python --version):" \
+			"delete the folder .venv and call make again" >&2; \
+		exit 1; \
+	elif ! test -x $(BIN)/python && ! $(PYTHON) -c '$(IS_RECENT)' 2>/dev/null; then \
+		echo "sonobench needs Python 3.11 or newer; $(PYTHON) is" \
+			"$$($(PYTHON) --version 2>/dev/null || echo missing):" \
+			"name another, as in make test PYTHON=python3.11" >&2; \
+		exit 1; \
+	fi
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev]'
