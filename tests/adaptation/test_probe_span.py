@@ -113,3 +113,17 @@ def test_progress_counts_penalties() -> None:
     few().fit(GRID, on_progress=lambda done, of: told.append((done, of)))
     assert told[-1] == (15, 15)
     assert told == sorted(told)
+
+
+def test_conjugate_gradients_lead_to_the_same_solutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = few()
+    direct = data.fit(GRID, patience=None)
+    for products in (1, 40):  # nearly always, and never, a new factor
+        monkeypatch.setattr(probe_span, "_DIRECT", 0)
+        monkeypatch.setattr(probe_span, "_PRODUCTS", products)
+        path = data.fit(GRID, patience=None)
+        assert path.gradient.max() < 1e-9
+        np.testing.assert_allclose(path.objective, direct.objective, rtol=1e-9)
+        np.testing.assert_allclose(
+            probabilities(data, path, 0, 14), probabilities(data, direct, 0, 14), atol=1e-6
+        )

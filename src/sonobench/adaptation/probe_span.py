@@ -23,6 +23,10 @@ _MOST_UNKNOWNS = 1200
 # Length of the gradient at which a solution ends, so that no entry of it is larger on the features.
 _GRADIENT = 1e-9
 _STEPS = 100
+# Unknowns up to which a factor costs less than some products with it.
+_DIRECT = 300
+# Products after which conjugate gradients give way to a new factor.
+_PRODUCTS = 12
 # A path begins at λ = 10 at the latest and falls by ten at most: Newton's method is then near.
 _STRONG, _FALL = 10.0, 10.0
 
@@ -113,6 +117,7 @@ class _Problem:
         validated = self._standardised(data.features[validation].astype(np.float64) - self._mean)
         self._validated = np.column_stack([validated @ self._basis, np.ones(len(validated))])
         self._validation_labels = data.labels[validation]
+        self._factor: tuple[Matrix, bool] | None = None
 
     def _standardised(self, centred: Matrix) -> Matrix:
         centred /= self._scale
@@ -169,7 +174,52 @@ class _Problem:
         return value, gradient, probability
 
     def _solve_hessian(self, probability: Matrix, penalty: float, gradient: Matrix) -> Matrix:
+        """Newton's step, by conjugate gradients as long as an earlier factor makes them short."""
+        if self._factor is not None and gradient.size > _DIRECT:
+            step = self._conjugate_gradients(probability, penalty, gradient)
+            if step is not None:
+                return step
+        self._factor = self._factorise(probability, penalty)
+        return self._precondition(gradient)
+
+    def _conjugate_gradients(
+        self, probability: Matrix, penalty: float, gradient: Matrix
+    ) -> Matrix | None:
+        """The step to a thousandth of the gradient, or None where that takes too many products."""
+        step, residual = np.zeros_like(gradient), gradient.copy()
+        direction = conditioned = self._precondition(residual)
+        size = float((residual * conditioned).sum())
+        enough = 1e-3 * np.linalg.norm(gradient)
+        for _ in range(_PRODUCTS):
+            product = self._curvature_along(probability, penalty, direction)
+            length = size / float((direction * product).sum())
+            step += length * direction
+            residual -= length * product
+            if np.linalg.norm(residual) <= enough:
+                return step
+            conditioned = self._precondition(residual)
+            last, size = size, float((residual * conditioned).sum())
+            direction = conditioned + size / last * direction
+        return None
+
+    def _curvature_along(self, probability: Matrix, penalty: float, direction: Matrix) -> Matrix:
+        """The Hessian's product with a direction (n + 1, K)."""
+        change = self._features @ direction
+        change -= (probability * change).sum(1, keepdims=True)
+        product: Matrix = self._features.T @ (probability * change) / len(probability)
+        product[:-1] += penalty * direction[:-1]
+        product[-1] += direction[-1].sum()
+        return product
+
+    def _precondition(self, gradient: Matrix) -> Matrix:
+        assert self._factor is not None
         size, n_classes = gradient.shape
+        step: Matrix = cho_solve(self._factor, gradient.T.ravel(), check_finite=False)
+        return step.reshape(n_classes, size).T
+
+    def _factorise(self, probability: Matrix, penalty: float) -> tuple[Matrix, bool]:
+        """The Cholesky factor of the Hessian, class by class."""
+        size, n_classes = self._features.shape[1], probability.shape[1]
         hessian = np.empty((n_classes, size, n_classes, size))
         for one in range(n_classes):
             for two in range(one + 1):
@@ -180,11 +230,10 @@ class _Problem:
         diagonal[:, :-1] += penalty
         # What all intercepts share is in no gradient: any curvature there leaves the step as it is.
         hessian[:, -1, :, -1] += 1.0
-        factor = cho_factor(
+        factor: tuple[Matrix, bool] = cho_factor(
             hessian.reshape(size * n_classes, -1), lower=True, overwrite_a=True, check_finite=False
         )
-        step: Matrix = cho_solve(factor, gradient.T.ravel(), check_finite=False)
-        return step.reshape(n_classes, size).T
+        return factor
 
     def _weights(self, unknowns: Matrix) -> Matrix:
         """(D, K) on the standardised features."""
