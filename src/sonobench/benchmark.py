@@ -29,6 +29,7 @@ from sonobench.engine import (
 from sonobench.evaluation import Evaluation, evaluate
 from sonobench.images import Geometry
 from sonobench.jobs import plan_curve, plan_jobs
+from sonobench.kept_outputs import digest_of_sources, keep, read_kept
 from sonobench.members import Member, find_encoders
 from sonobench.outputs import (
     encoder_record,
@@ -265,7 +266,37 @@ class Plan:
             jobs += on_fewer
             write_json(out / "tasks.json", list_as_json([*alone.jobs, *jobs], store, out))
             failures = engine.run(jobs)
+        facts = {
+            "seeds": {
+                "training": protocol.seeds,
+                "split": protocol.split.seed,
+                "bootstrap": protocol.evaluation.seed,
+            },
+            "protocol": {"name": protocol.name, "sha256": identity},
+            "encoders": [encoder_record(member) for member in members],
+            "skipped": [{"encoder": s.label, "reason": s.reason} for s in skipped],
+            "failures": [
+                {"job": f.job, "error": f.error, "because_of": f.because_of} for f in failures
+            ],
+            "datasets": {
+                name: {
+                    "images": len(rows),
+                    "fingerprint": steps.digest(sorted(rows["pixel_sha256"])),
+                    "metadata_sha256": file_sha256(files[str(name)].cohort.metadata),
+                }
+                for name, rows in data.samples.groupby("dataset", sort=False)
+            },
+        }
+        tasks = [
+            *(t for a in adapted.values() for t in (*a.parts, *a.trials, *a.features)),
+            *curve.values(),
+            *certificates.values(),
+        ]
         with writing_alone(out):
+            sources = digest_of_sources(out, store, tasks, {**facts, "images": images})
+            if (kept := read_kept(out, sources)) is not None:
+                _logger.info("%s: nothing has changed since its results were written", out)
+                return Run(out, kept, tuple(failures))
             with clock.stage("writing predictions"):
                 trained = write_predictions(out, store, adapted, protocol)
                 write_fewer_patients(out, store, curve, protocol)
@@ -277,32 +308,17 @@ class Plan:
                 "command": sys.argv,
                 "data_root": str(self.data_root),
                 "engine": {"name": self.engine, "workers": self.workers},
-                "seeds": {
-                    "training": protocol.seeds,
-                    "split": protocol.split.seed,
-                    "bootstrap": protocol.evaluation.seed,
-                },
-                "protocol": {"name": protocol.name, "sha256": identity},
-                "encoders": [encoder_record(member) for member in members],
-                "skipped": [{"encoder": s.label, "reason": s.reason} for s in skipped],
-                "failures": [
-                    {"job": f.job, "error": f.error, "because_of": f.because_of} for f in failures
-                ],
+                **facts,
                 "trained": trained,
-                "datasets": {
-                    name: {
-                        "images": len(rows),
-                        "fingerprint": steps.digest(sorted(rows["pixel_sha256"])),
-                        "metadata_sha256": file_sha256(files[str(name)].cohort.metadata),
-                    }
-                    for name, rows in data.samples.groupby("dataset", sort=False)
-                },
                 "seconds": clock.seconds,
             }
             write_json(out / "manifest.json", manifest)
             with clock.stage("evaluation and report"):
-                evaluation = report(out)
+                evaluation, missing = _report(out)
             write_json(out / "manifest.json", {**manifest, "seconds": clock.seconds})
+            # Figures that are missing are tried again.
+            if not missing:
+                keep(out, sources, evaluation)
             return Run(out, evaluation, tuple(failures))
 
 
@@ -312,6 +328,11 @@ def report(folder: Path) -> Evaluation:
     Raises:
         TableError: a file of the folder is missing or wrong.
     """
+    return _report(folder)[0]
+
+
+def _report(folder: Path) -> tuple[Evaluation, dict[str, str]]:
+    """Evaluation, and why figures are missing, by their names."""
     protocol, samples, predictions = read_run(folder)
     evaluation = evaluate(
         predictions,
@@ -321,8 +342,7 @@ def report(folder: Path) -> Evaluation:
         on_progress=lambda part: _logger.info("evaluating %s", part),
     )
     write_tables(folder, evaluation)
-    write_report(folder, evaluation, predictions)
-    return evaluation
+    return evaluation, write_report(folder, evaluation, predictions)
 
 
 def geometries(protocol: Protocol, members: Sequence[Member]) -> dict[str, list[Geometry]]:

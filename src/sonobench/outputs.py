@@ -158,7 +158,7 @@ def environment() -> dict[str, Any]:
     """Versions and hardware, for the manifest."""
     return {
         "python": platform.python_version(),
-        "packages": _packages(),
+        "packages": installed_packages(),
         "git": _git(),
         "host": socket.gethostname(),
         "machine": platform.machine(),
@@ -173,7 +173,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _packages() -> dict[str, str]:
+def installed_packages() -> dict[str, str]:
     """The version of sonobench and of all that it depends on directly and that is installed."""
     needed = [one for one in metadata.requires("sonobench") or () if 'extra == "dev"' not in one]
     names = [re.split(r"[^A-Za-z0-9._-]", one)[0] for one in needed]

@@ -13,6 +13,7 @@ them from wasting the time.
 
 import errno
 import fcntl
+import hashlib
 import logging
 import os
 import re
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sonobench.engine.artefact import seal, size_of, sync, trouble_of
+from sonobench.engine.artefact import DESCRIPTION, seal, size_of, sync, trouble_of
 from sonobench.engine.task import Task, TaskName
 
 _logger = logging.getLogger(__name__)
@@ -76,6 +77,14 @@ class Store:
                 "run the benchmark again, which makes what is missing"
             )
         return self._place(task)
+
+    def digest(self, task: Task) -> str:
+        """SHA-256 of an artefact's description, which has the SHA-256 of its every file.
+
+        Raises:
+            ArtefactMissing: as `folder`.
+        """
+        return hashlib.sha256((self.folder(task) / DESCRIPTION).read_bytes()).hexdigest()
 
     @contextmanager
     def write(self, task: Task) -> Iterator[Path]:
