@@ -6,8 +6,11 @@ import sys
 
 def test_lightning_tells_nothing_of_each_training() -> None:
     program = (
-        "from sonobench.adaptation import devices\n"
-        "devices.Fabric(accelerator='cpu', devices=1, precision='bf16-mixed')\n"
+        "import torch\n"
+        "from sonobench.adaptation.devices import fabric_for\n"
+        "from sonobench.protocol import FullFinetune\n"
+        "torch.cpu._is_avx512_bf16_supported = lambda: True\n"
+        "fabric_for(FullFinetune(precision='bf16'), 'cpu')\n"
     )
     # Without the module it says "Using bfloat16 Automatic Mixed Precision (AMP)".
     run = subprocess.run(

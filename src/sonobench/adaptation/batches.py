@@ -2,15 +2,18 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from sonobench.adaptation.classifier import Classifier
 from sonobench.images import Pack
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 # Share of a device's free memory that images may take, so as to be read from the disk once.
 _RESIDENT_SHARE = 0.25
@@ -52,7 +55,7 @@ class Images:
         return torch.from_numpy(self._pack.batch(self._positions[chosen])).to(self._device)
 
 
-def predict(fabric: Fabric, classifier: Classifier, images: Images, batch: int) -> Tensor:
+def predict(fabric: "Fabric", classifier: Classifier, images: Images, batch: int) -> Tensor:
     """Logits (N, K) float32 on the CPU, in evaluation mode, in the precision of the training."""
     classifier.eval()
     logits = []

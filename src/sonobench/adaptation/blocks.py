@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from timm.models import group_parameters
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -38,6 +37,8 @@ def checkpoint_blocks(network: nn.Module) -> None:
 
 def _depths(module: nn.Module, by_stage: bool, depth: int) -> tuple[dict[str, int], int]:
     """Depths of a module's parameters, from `depth` on, and the last of them."""
+    from timm.models import group_parameters  # noqa: PLC0415
+
     matcher = getattr(module, "group_matcher", None)
     if matcher is not None:
         groups: dict[str, int] = group_parameters(module, matcher(coarse=by_stage), reverse=True)

@@ -1,27 +1,34 @@
 """Where a training runs and how it computes there: devices, precision, threads."""
 
 import logging
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from sonobench.protocol import Training
 
-# It tells of every training which precision and device it has, which are in the protocol.
-logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class TrainingError(ValueError):
     """A training that cannot be done; the message says what to change."""
 
 
-def fabric_for(settings: Training, device: str) -> Fabric:
+def fabric_for(settings: Training, device: str) -> "Fabric":
     """Devices and precision as an adaptation has them.
 
     Raises:
         TrainingError: bf16 is asked for where there is none.
     """
+    # It takes seconds to import, and a run that trains nothing need not wait for it.
+    from lightning_fabric import Fabric  # noqa: PLC0415
+    from lightning_fabric.plugins.environments.lightning import (  # noqa: PLC0415
+        LightningEnvironment,
+    )
+
+    # It tells of every training which precision and device it has, which are in the protocol.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if settings.precision == "bf16":
         native = (
             torch.cuda.is_bf16_supported(including_emulation=False)

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -14,6 +14,9 @@ from sonobench.adaptation.classifier import Classifier
 from sonobench.adaptation.parameter_groups import parameter_groups
 from sonobench.encoders import memory_format
 from sonobench.protocol import Training
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def statistics_unmoved(network: nn.Module, checkpointed: bool) -> Iterator[None]
 
 
 def advice(
-    fabric: Fabric, make: Callable[[], Classifier], settings: Training, plan: MemoryPlan
+    fabric: "Fabric", make: Callable[[], Classifier], settings: Training, plan: MemoryPlan
 ) -> str:
     """What to do where no plan is left, found by trying."""
     for size in range(min(plan.micro_batch, settings.batch_size) - 1, 0, -1):
@@ -71,7 +74,7 @@ def advice(
     return "the device's memory is not enough for one image; choose a smaller size or network"
 
 
-def _fits(fabric: Fabric, classifier: Classifier, settings: Training, count: int) -> bool:
+def _fits(fabric: "Fabric", classifier: Classifier, settings: Training, count: int) -> bool:
     """Whether steps of `count` images fit, activations computed again."""
     checkpoint_blocks(classifier.encoder.network)
     layout = memory_format(classifier, fabric.device)

@@ -8,14 +8,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning_fabric import Fabric
 from sklearn.metrics import f1_score
-from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -29,6 +27,9 @@ from sonobench.adaptation.saved_epochs import SavedEpochs
 from sonobench.encoders import memory_format
 from sonobench.images.augment import augment
 from sonobench.protocol import Training
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _logger = logging.getLogger("sonobench")
 
@@ -129,7 +130,7 @@ def train(
 
 
 def _attempt(
-    fabric: Fabric,
+    fabric: "Fabric",
     make: Callable[[], Classifier],
     fold: Fold,
     settings: Training,
@@ -164,7 +165,7 @@ class _Session:
 
     def __init__(
         self,
-        fabric: Fabric,
+        fabric: "Fabric",
         classifier: Classifier,
         fold: Fold,
         settings: Training,
@@ -186,6 +187,8 @@ class _Session:
                 raise TrainingError(
                     "batch statistics cannot be shared between devices on the CPU; set devices to 1"
                 )
+            from timm.layers.norm_act import convert_sync_batchnorm  # noqa: PLC0415
+
             convert: Any = convert_sync_batchnorm
             classifier = convert(classifier)
         layout = memory_format(classifier, fabric.device)

@@ -2,7 +2,6 @@
 
 import re
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +18,8 @@ _DEPTH, _WIDTH = 12, 768
 
 def _build() -> nn.Module:
     # timm pools patch tokens by default; the official feature is the class token.
+    import timm
+
     network: nn.Module = timm.create_model(
         "vit_base_patch16_dinov3_qkvb", num_classes=0, global_pool="token"
     )

@@ -6,7 +6,6 @@ timm's `tf_efficientnet_lite0`, and its names follow the rule in `_rename`.
 
 import re
 
-import timm
 from torch import nn
 
 from sonobench.encoders.architecture import Architecture
@@ -39,6 +38,8 @@ _ENDS = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_
 
 
 def _build() -> nn.Module:
+    import timm
+
     network: nn.Module = timm.create_model("tf_efficientnet_lite0", num_classes=0)
     return network
 

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 
-import timm
 import torch
-from timm.models.fastvit import checkpoint_filter_fn
 from torch import Tensor, nn
 
 from sonobench.encoders.architecture import Architecture
@@ -20,11 +18,15 @@ _TEACHER = PretrainingRecord("unknown", "distilled from FetalCLIP; its own image
 
 def _build() -> nn.Module:
     # timm's classifier is the projection into the space shared with captions.
+    import timm
+
     network: nn.Module = timm.create_model("fastvit_mci0", num_classes=_DIMENSION)
     return network
 
 
 def _prepare(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    from timm.models.fastvit import checkpoint_filter_fn
+
     image = {key: tensor for key, tensor in tensors.items() if key.startswith(_PREFIX)}
     others = {key: tensor for key, tensor in tensors.items() if key not in image}
     # timm knows the names of this family's files, and turns the projection round.

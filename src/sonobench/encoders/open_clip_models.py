@@ -3,13 +3,10 @@
 open_clip takes seconds to import, so it is imported where one of its towers is wanted.
 """
 
-# ruff: noqa: PLC0415
-
 from functools import partial
 from typing import Any
 
 import torch
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import nn
 
 from sonobench.encoders import timm_models
@@ -44,6 +41,7 @@ def image_tower(config: dict[str, Any]) -> nn.Module:
 def set_size(network: nn.Module, size: int) -> None:
     """Fit an image tower to another input side, its position table resized as open_clip does."""
     from open_clip.transformer import VisionTransformer
+    from timm.layers.pos_embed import resample_abs_pos_embed
 
     if not isinstance(network, VisionTransformer):
         timm_models.set_size(network.get_submodule("trunk"), size)

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, cast, get_args
 
-import timm
 import torch
 from torch import nn
 
@@ -103,22 +102,29 @@ def _architecture(
 
 
 def _build(model: str) -> nn.Module:
+    import timm
+
     network: nn.Module = timm.create_model(model, num_classes=0)
     return network
 
 
 def _key_map(model: str) -> KeyMap:
     # timm's own files have timm's own keys; only the classifier is left out.
-    heads = _config(model)["classifier"] or ()
-    prefixes = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
-
     def rename(key: str) -> str | Dropped:
-        return Dropped("classifier") if key.startswith(prefixes) else key
+        return Dropped("classifier") if key.startswith(_classifier_prefixes(model)) else key
 
     return rename
 
 
+@cache
+def _classifier_prefixes(model: str) -> tuple[str, ...]:
+    heads = _config(model)["classifier"] or ()
+    return tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+
+
 def _config(model: str) -> dict[str, Any]:
+    import timm
+
     if not timm.is_model(model):
         near = ", ".join(timm.list_models(f"*{model.split('.', maxsplit=1)[0][:8]}*")[:5])
         hint = f"; timm has {near}, …" if near else ""

@@ -3,7 +3,6 @@
 from functools import partial
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -34,6 +33,8 @@ class _UltraSam(nn.Module):
     """The last block's output, averaged over positions."""
 
     def __init__(self) -> None:
+        import timm
+
         super().__init__()
         self.encoder: Any = timm.create_model(
             "samvit_base_patch16", num_classes=0, norm_layer=partial(nn.LayerNorm, eps=1e-6)

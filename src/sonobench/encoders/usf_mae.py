@@ -1,6 +1,5 @@
 """USF-MAE: ViT-B/16 trained as a masked autoencoder on open ultrasound sets."""
 
-import timm
 from torch import nn
 
 from sonobench.encoders.architecture import Architecture
@@ -11,6 +10,8 @@ from sonobench.images import Geometry
 
 
 def _build() -> nn.Module:
+    import timm
+
     network: nn.Module = timm.create_model(
         "vit_base_patch16_224", num_classes=0, global_pool="token"
     )

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from functools import partial
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -38,6 +37,8 @@ _CARD = EncoderCard(
 
 
 def _build(pooling: str) -> nn.Module:
+    import timm
+
     network: nn.Module = timm.create_model(
         "beit_base_patch16_224",
         num_classes=0,
