@@ -180,7 +180,7 @@ def test_gc_leaves_what_a_process_is_at(run: Path) -> None:
 def test_gc_leaves_what_a_process_has_begun_with_since_it_was_listed(run: Path) -> None:
     store = Store(run / "store")
     begun = Task("text", 1, {"name": "begun"})
-    (store.scratch(begun) / "last.pt").touch()
+    (store.scratch(begun) / "epochs.pt").touch()
     (damaged := artefact(run, TASKS[1]) / "content").write_bytes(b"")
     store = Store(run / "store")
     listed = list(garbage(store, {TaskName("text", TASKS[0].key)}))
@@ -189,16 +189,16 @@ def test_gc_leaves_what_a_process_has_begun_with_since_it_was_listed(run: Path) 
     with Store(run / "store").claim([begun]):
         for piece in listed:
             remove(store, piece)
-        assert (store.scratch(begun) / "last.pt").exists()
+        assert (store.scratch(begun) / "epochs.pt").exists()
         assert store.is_claimed(begun)
     assert artefact(run, TASKS[1]).is_dir()
 
 
 def test_gc_leaves_what_a_damaged_artefacts_task_goes_on_from(run: Path) -> None:
     (artefact(run, TASKS[1]) / "content").write_bytes(b"")
-    (Store(run / "store").scratch(TASKS[1]) / "last.pt").touch()
+    (Store(run / "store").scratch(TASKS[1]) / "epochs.pt").touch()
     call("store", "gc", run, "--delete")
-    assert (Store(run / "store").scratch(TASKS[1]) / "last.pt").exists()
+    assert (Store(run / "store").scratch(TASKS[1]) / "epochs.pt").exists()
 
 
 def test_gc_takes_another_hosts_leftovers_after_a_day(run: Path) -> None:

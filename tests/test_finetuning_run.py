@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hospitals import WriteProtocol
 from pydantic import ValidationError
 
@@ -15,11 +16,19 @@ import sonobench
 from sonobench.benchmark import geometries
 from sonobench.cli.tensorboard import write_tensorboard
 from sonobench.datasets import load_cohort, make_splits
+from sonobench.encoders import open_encoder, resolve
 from sonobench.engine import Job, Task
-from sonobench.jobs import _asked
+from sonobench.jobs import _asked, _placed
 from sonobench.members import find_encoders
-from sonobench.protocol import Dataset, Lora, ProtocolError, Split, load_protocol
-from sonobench.steps.finetuning import _searched_fold
+from sonobench.protocol import (
+    Dataset,
+    EncoderEntry,
+    Lora,
+    ProtocolError,
+    Split,
+    load_protocol,
+)
+from sonobench.steps.finetuning import _searched_fold, fresh_copy
 from sonobench.tables import PREDICTIONS, read_table
 
 # timm's smallest network for tests.
@@ -167,3 +176,23 @@ def test_an_adaptation_that_the_protocol_does_not_run_is_refused(
     protocol = write_protocol(encoders=[{"name": NETWORK, "adaptations": ["lora"]}])
     with pytest.raises(ProtocolError, match="asks for 'lora', which is not among"):
         run_tiny(protocol, out)
+
+
+@pytest.mark.parametrize(("gpus", "alike"), [(None, True), (1.0, False)])
+def test_folds_of_a_model_share_devices_as_measured_unless_the_protocol_says_how(
+    gpus: float | None, alike: bool, write_protocol: WriteProtocol
+) -> None:
+    file = write_protocol(adaptations={"lora": SHORT}, resources={"finetuning": {"gpus": gpus}})
+    job = Job("fold", (Task("lora", 1, {}),), print, alike="lora tiny")
+    assert _placed(job, load_protocol(file)).alike == ("lora tiny" if alike else "")
+
+
+def test_an_encoder_is_as_it_was_before_training_each_time_it_is_opened() -> None:
+    spec = resolve(EncoderEntry(name="random:timm:test_vit"), 0, Path())
+    opened = open_encoder(spec, "cpu")[0].network.state_dict()
+    trained = fresh_copy(spec, "cpu")
+    with torch.no_grad():
+        for parameter in trained.network.parameters():
+            parameter.zero_()
+    again = fresh_copy(spec, "cpu").network.state_dict()
+    assert all(torch.equal(again[name], value) for name, value in opened.items())

@@ -14,7 +14,7 @@ import torch
 
 from sonobench import steps
 from sonobench.diagnostics import write_diagnostics
-from sonobench.encoders import file_sha256
+from sonobench.encoders import file_sha256, lacks
 from sonobench.engine import (
     Engine,
     EngineName,
@@ -72,6 +72,8 @@ _logger = logging.getLogger("sonobench")
 # On a cluster: jobs in the queue at a time, and jobs that an encoder's embedding of a cohort is
 # divided into. Each of these loads the encoder, so that more of them would take longer.
 _CLUSTER_WORKERS = 64
+# Tasks that share a CUDA device at most, by default; each is a process with its own memory.
+_SHARING = 4
 _CLUSTER_SHARES = 4
 
 
@@ -365,11 +367,15 @@ def _with_backend(protocol: Protocol, device: str, *, here: bool) -> Protocol:
         backend = "cuda" if torch.cuda.is_available() else "cpu"
     if backend == "cuda" and here and not torch.cuda.is_available():
         raise ProtocolError("the device is cuda, and this machine has none; use --device cpu")
+    precision = protocol.numerics.embedding_precision
+    if here and lacks(backend, precision):
+        raise ProtocolError(
+            f"numerics.embedding_precision is {precision}, which this machine's {backend} device "
+            "does not have; set it to fp32"
+        )
     numerics = protocol.numerics.model_copy(update={"backend": backend})
     # What other machines have is not known here; what lacks bf16 will say so.
-    has_bf16 = backend == "cuda" and (
-        not here or torch.cuda.is_bf16_supported(including_emulation=False)
-    )
+    has_bf16 = backend == "cuda" and not (here and lacks("cuda", "bf16"))
     adaptations = protocol.adaptations.with_precision("bf16" if has_bf16 else "fp32")
     return protocol.model_copy(update={"numerics": numerics, "adaptations": adaptations})
 
@@ -377,9 +383,11 @@ def _with_backend(protocol: Protocol, device: str, *, here: bool) -> Protocol:
 def _workers(protocol: Protocol, engine: EngineName) -> int:
     if engine != "local":
         return _CLUSTER_WORKERS
+    cores = max(1, (os.cpu_count() or 1) // protocol.numerics.threads_per_task)
     if protocol.numerics.backend == "cuda":
-        return len(_devices())
-    return max(1, (os.cpu_count() or 1) // protocol.numerics.threads_per_task)
+        devices = len(_devices())
+        return max(devices, min(cores, _SHARING * devices))
+    return cores
 
 
 def _devices() -> tuple[str, ...]:

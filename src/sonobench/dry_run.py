@@ -136,9 +136,9 @@ def _time_decoding(
 
 def _images_a_second(plan: Plan, spec: EncoderSpec) -> float:
     numerics = plan.protocol.numerics
-    encoder, _ = open_encoder(spec, numerics.backend)
+    encoder, _ = open_encoder(spec, numerics.backend, numerics.embedding_precision)
     side = spec.card.preprocess.geometry.size
-    batch = torch.zeros(numerics.micro_batch, 1, side, side, dtype=torch.uint8)
+    batch = torch.zeros(steps.micro_batch(numerics, spec), 1, side, side, dtype=torch.uint8)
     encoder.features(batch[:1])
     start = time.perf_counter()
     for _ in range(_TIMED_BATCHES):

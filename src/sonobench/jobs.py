@@ -93,7 +93,7 @@ def plan_jobs(
                 )
                 jobs += finetuning
                 adapted[member.entry.label, name, trained_seed] = tasks_of
-    kept = [replace(job, resources=_asked(job, protocol)) for job in _each_task_once(jobs)]
+    kept = [_placed(job, protocol) for job in _each_task_once(jobs)]
     return kept, certificates, adapted
 
 
@@ -135,7 +135,7 @@ def plan_curve(
                 curve,
                 protocol.numerics,
             )
-            jobs.append(replace(job, resources=_asked(job, protocol)))
+            jobs.append(_placed(job, protocol))
             made[encoder, patients] = job.tasks[0]
     return _each_task_once(jobs), made
 
@@ -168,8 +168,13 @@ def _each_task_once(jobs: Sequence[Job]) -> list[Job]:
     return kept
 
 
+def _placed(job: Job, protocol: Protocol) -> Job:
+    """The job with what it asks of a machine: the protocol's limits for its kind."""
+    measured = protocol.resources.finetuning.gpus is None
+    return replace(job, resources=_asked(job, protocol), alike=job.alike if measured else "")
+
+
 def _asked(job: Job, protocol: Protocol) -> Resources:
-    """What a job asks of a machine: the protocol's limits for its kind."""
     asked, trained = protocol.resources, job.kind.removesuffix("_trial")
     limits = {
         "certificate": asked.embedding,
@@ -181,7 +186,8 @@ def _asked(job: Job, protocol: Protocol) -> Resources:
     if isinstance(training, Training):
         limits, devices = asked.finetuning, training.devices
     # Those that share a training have a whole device each, and a process of their own.
-    gpus = limits.gpus if devices == 1 else max(limits.gpus, devices)
+    asked_gpus = 1.0 if limits.gpus is None else limits.gpus
+    gpus = asked_gpus if devices == 1 else max(asked_gpus, devices)
     return Resources(
         cpus=protocol.numerics.threads_per_task * devices,
         gpus=gpus if protocol.numerics.backend == "cuda" else 0.0,

@@ -27,7 +27,7 @@ from tiny_training import (
 )
 from torch import Tensor, nn
 
-from sonobench.adaptation import TrainingError, best_learning_rate
+from sonobench.adaptation import TrainingError, best_learning_rate, training
 from sonobench.adaptation.batches import Labelled
 from sonobench.adaptation.devices import fabric_for
 from sonobench.adaptation.finetune import guessing_macro_f1
@@ -165,7 +165,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+from sonobench.adaptation import training
 from tiny_training import Hospital, finetune, full
+training._SAVE_EVERY = 0.0
 folder, scratch, stop_at, settings = Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), full()
 seen = 0
 def count(images):
@@ -193,7 +195,7 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_to_the_same_bytes(
     ]
     ended = subprocess.run([*script, str(tmp_path / "killed"), "48"], check=False)
     assert ended.returncode == -signal.SIGKILL
-    assert (tmp_path / "killed" / "last.pt").is_file()
+    assert (tmp_path / "killed" / "epochs.pt").is_file()
     told: list[int] = []
     again = finetune(hospital, tmp_path / "killed", full(), on_images=told.append)
     # What was done before is told at once, and not done again.
@@ -201,11 +203,17 @@ def test_killed_in_the_middle_of_an_epoch_it_goes_on_to_the_same_bytes(
     assert logits(again).tobytes() == logits(expected).tobytes()
 
 
-def test_the_disk_holds_the_last_and_the_best_weights_only(
-    hospital: Hospital, tmp_path: Path
+@pytest.mark.parametrize(("every", "left"), [(0.0, ["epochs.pt"]), (3600.0, [])])
+def test_epochs_are_saved_at_intervals_in_one_file(
+    every: float,
+    left: list[str],
+    hospital: Hospital,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    adapted = finetune(hospital, tmp_path, full(epochs=5))
-    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "last.pt", adapted.weights or Path()])
+    monkeypatch.setattr(training, "_SAVE_EVERY", every)
+    finetune(hospital, tmp_path, full(epochs=5))
+    assert [file.name for file in tmp_path.iterdir()] == left
 
 
 def test_the_callers_random_state_is_left_alone(hospital: Hospital, tmp_path: Path) -> None:

@@ -21,11 +21,12 @@ from sonobench.encoders import (
 from sonobench.encoders.admission import (
     effective_rank,
     fixed_images,
+    largest_difference,
     linear_cka,
     spectral_distances,
 )
 from sonobench.images import Geometry
-from sonobench.protocol import EncoderEntry
+from sonobench.protocol import EncoderEntry, Precision
 
 Features = npt.NDArray[np.float32]
 
@@ -134,6 +135,37 @@ def test_a_published_checksum_is_compared(tmp_path: Path) -> None:
         weights = replace(spec.card.weights, sha256=published)
         told = replace(spec, card=replace(spec.card, weights=weights))
         assert certify(told, *open_encoder(told, "cpu"))["is_published_file"] is verdict
+
+
+def test_the_largest_difference_is_that_of_the_image_that_differs_most() -> None:
+    reference = np.array([[3.0, 4.0], [0.0, 2.0]], dtype=np.float32)
+    features = np.array([[3.0, 4.5], [0.0, 2.1]], dtype=np.float32)
+    assert largest_difference(features, reference) == pytest.approx(0.1)
+    assert largest_difference(reference, reference) == 0
+
+
+def test_features_in_bf16_are_compared_with_those_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A processor without bfloat16 computes the same, more slowly.
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    spec = resolve(EncoderEntry(name="efficientnet_lite0", size=64), 0, Path())
+    made = certify(spec, *open_encoder(spec, "cpu", "bf16"))
+    assert made["precision"] == "bf16"
+    assert 1e-4 < made["difference_from_fp32"] < 0.1
+    assert made["difference_from_cpu"] is None
+    exact = certify(spec, *open_encoder(spec, "cpu"))
+    assert (exact["precision"], exact["difference_from_fp32"]) == ("fp32", None)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_a_precision_that_the_device_lacks_is_refused(
+    precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    spec = resolve(EncoderEntry(name="efficientnet_lite0", size=64), 0, Path())
+    with pytest.raises(EncoderError, match=f"this cpu device has no {precision}"):
+        open_encoder(spec, "cpu", precision)
 
 
 def test_larger_images_are_fewer() -> None:

@@ -52,6 +52,18 @@ def make(
         progress.advance()
 
 
+def take_a_share(
+    tasks: Sequence[Task], store: Store, progress: Progress, *, calls: Path, share: float
+) -> None:
+    """Take a share of a device; all but the first of three wait for each other."""
+    progress.device_share = share
+    with calls.open("a") as file:
+        file.write(f"{tasks[0].settings['name']}\n")
+    if len(lines(calls)) > 1:
+        wait_until(lambda: len(lines(calls)) == 3)
+    make(tasks, store, progress, calls=calls.with_name("made"))
+
+
 def make_first_then_fail(tasks: Sequence[Task], store: Store, progress: Progress) -> None:
     with store.write(tasks[0]) as folder:
         (folder / "name.txt").write_text("first")

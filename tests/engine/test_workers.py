@@ -140,3 +140,18 @@ def test_a_job_of_several_devices_gets_them_together(store: Store) -> None:
 def test_more_devices_than_there_are_is_a_failure(store: Store) -> None:
     (failure,) = LocalEngine(store, workers=2, devices=("0",)).run([on("many", 4)])
     assert failure.error == "it asks for 4 GPUs, this run has 1"
+
+
+def test_jobs_that_are_alike_share_a_device_once_one_has_told_how_much_it_takes(
+    store: Store, tmp_path: Path
+) -> None:
+    calls, names = tmp_path / "calls", ("first", "second", "third")
+    step = partial(engine_jobs.take_a_share, calls=calls, share=0.4)
+    jobs = [
+        Job(name, (task(name),), step, resources=Resources(gpus=1.0), alike="model")
+        for name in names
+    ]
+    # The second and the third would wait for each other for ever if they did not share.
+    assert LocalEngine(store, workers=3, devices=("0",)).run(jobs) == []
+    assert sorted(lines(calls)) == sorted(names)
+    assert lines(calls)[0] == "first"

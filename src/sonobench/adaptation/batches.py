@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sonobench.adaptation.classifier import Classifier
 from sonobench.images import Pack
+from sonobench.images.transfer import to_device
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -43,7 +44,7 @@ class Images:
             # All three channels: one image that is not grey makes all of them so.
             needed = len(positions) * 3 * pack.geometry.size**2
             if needed < _RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
-                self._resident = torch.from_numpy(pack.batch(positions)).to(device)
+                self._resident = to_device(torch.from_numpy(pack.batch(positions)), device)
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -51,8 +52,9 @@ class Images:
     def batch(self, chosen: npt.NDArray[np.int64]) -> Tensor:
         """(B, C, S, S) uint8 on the device."""
         if self._resident is not None:
-            return self._resident[torch.from_numpy(chosen).to(self._device)]
-        return torch.from_numpy(self._pack.batch(self._positions[chosen])).to(self._device)
+            return self._resident[to_device(torch.from_numpy(chosen), self._device)]
+        images = torch.from_numpy(self._pack.batch(self._positions[chosen]))
+        return to_device(images, self._device)
 
 
 def predict(fabric: "Fabric", classifier: Classifier, images: Images, batch: int) -> Tensor:
@@ -61,5 +63,6 @@ def predict(fabric: "Fabric", classifier: Classifier, images: Images, batch: int
     logits = []
     with torch.inference_mode(), fabric.autocast():
         for chosen in np.array_split(np.arange(len(images)), math.ceil(len(images) / batch)):
-            logits.append(classifier(images.batch(chosen)).cpu())
-    return torch.cat(logits)
+            logits.append(classifier(images.batch(chosen)))
+        # Once: fetching each batch's would let an accelerator idle meanwhile.
+        return torch.cat(logits).cpu()

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 
 from sonobench.adaptation.batches import Images, Labelled, predict
 from sonobench.adaptation.classifier import Classifier, make_classifier
@@ -110,9 +109,8 @@ def finetune_fold(
         return Adapted(pd.DataFrame(), diagnostics)
 
     on_note("predicting")
-    classifier = make()
-    saved = torch.load(trained.weights, map_location="cpu", weights_only=True)
-    classifier.load_moving_state(saved)
+    classifier = trained.classifier or make()
+    classifier.load_moving_state(trained.weights)
     fabric = fabric_for(settings, device)
     logits = np.full((len(samples), len(classes)), np.nan, dtype=np.float32)
     shown = np.isin(own.astype(str), roles)

@@ -47,8 +47,8 @@ class MemoryPlan:
 @contextmanager
 def statistics_unmoved(network: nn.Module, checkpointed: bool) -> Iterator[None]:
     """Let running statistics alone where blocks are computed again, which would move them twice."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    norms = norms if checkpointed else []
+    modules = network.modules() if checkpointed else ()
+    norms = [module for module in modules if isinstance(module, _BatchNorm)]
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

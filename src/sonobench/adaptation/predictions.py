@@ -1,11 +1,11 @@
 """From logits to rows of the predictions table: which images a fold's model is shown."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from torch import Tensor
 
 # Training images have no predictions: they say nothing of unseen patients.
 PREDICTED_ROLES = ("validation", "test", "external")
@@ -18,12 +18,12 @@ class Adapted:
     Attributes:
         predictions: rows of the predictions table but for encoder, adaptation and seed.
         diagnostics: one row a trained model or more; columns are the adaptation's own.
-        weights: file with what was trained, where an adaptation makes one.
+        weights: what was trained, by name, where an adaptation trains a network.
     """
 
     predictions: pd.DataFrame
     diagnostics: pd.DataFrame
-    weights: Path | None = None
+    weights: dict[str, Tensor] | None = None
 
 
 def role_matrix(samples: pd.DataFrame, splits: pd.DataFrame) -> npt.NDArray[np.object_]:

@@ -11,8 +11,7 @@ absolute entry of the gradient in double precision, says how near it is. scikit-
 1 / (λ n_f).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -26,6 +25,7 @@ from sonobench.adaptation.probe_descent import descend, extrapolate
 from sonobench.adaptation.probe_objective import Evaluation, ProbeObjective
 from sonobench.adaptation.probe_path import ProbeData, ProbePath, ProbeSettings, has_ended
 from sonobench.adaptation.probe_span import is_solved_in_span, span_path
+from sonobench.encoders import tf32
 
 # Solutions from whose plane the next is started; more than four save no iterations.
 _RECENT = 4
@@ -33,18 +33,7 @@ _RECENT = 4
 _ROUNDS = 20
 
 
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    """Float32 products are float32, whatever the encoders before were allowed on CUDA."""
-    allowed = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
-
-
-@_without_tf32()
+@tf32(False)
 def fit_path(
     features: npt.NDArray[np.float32],
     labels: npt.NDArray[np.integer],

@@ -20,12 +20,13 @@ from torch.nn.functional import cross_entropy
 from sonobench.adaptation.batches import Images, Labelled, predict
 from sonobench.adaptation.blocks import checkpoint_blocks
 from sonobench.adaptation.classifier import Classifier
-from sonobench.adaptation.devices import TrainingError, arithmetic, fabric_for, set_arithmetic
+from sonobench.adaptation.devices import TrainingError, fabric_for
 from sonobench.adaptation.memory import MemoryPlan, advice, statistics_unmoved
 from sonobench.adaptation.parameter_groups import parameter_groups
-from sonobench.adaptation.saved_epochs import SavedEpochs
-from sonobench.encoders import memory_format
+from sonobench.adaptation.saved_epochs import SavedEpochs, read_saved
+from sonobench.encoders import memory_format, tf32
 from sonobench.images.augment import augment
+from sonobench.images.transfer import to_device
 from sonobench.protocol import Training
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ _logger = logging.getLogger("sonobench")
 
 # Steps between looks at the loss: each look waits for an accelerator.
 _LOOK_EVERY = 16
+# Seconds of training that a stop costs at most, beside the epoch that it falls into. Saving takes
+# as long as some epochs of a small fold on an accelerator.
+_SAVE_EVERY = 30.0
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,15 @@ class Trained(NamedTuple):
 
     Attributes:
         history: one record an epoch.
-        weights: file with the best epoch's `Classifier.moving_state`; None where it diverged.
+        weights: the best epoch's `Classifier.moving_state`; None where it diverged.
+        classifier: what was trained, with the weights of some epoch; None where other processes
+            had it.
         divergence: what was not finite, and when; empty where all was.
     """
 
     history: list[dict[str, Any]]
-    weights: Path | None
+    weights: dict[str, Tensor] | None
+    classifier: Classifier | None = None
     divergence: str = ""
 
 
@@ -85,9 +92,9 @@ def train(
 ) -> Trained:
     """Train until the last epoch or until patience ends; the best epoch's weights are kept.
 
-    All that is drawn depends on seed, epoch and step alone, and `scratch` holds the last and the
-    best epoch: stopped anywhere and called again, it goes on to the same result (on the CPU to the
-    bit).
+    All that is drawn depends on seed, epoch and step alone, and `scratch` holds a recent epoch and
+    the best one before it: stopped anywhere and called again, it goes on to the same result (on the
+    CPU to the bit).
 
     Args:
         make: the classifier with its pre-trained weights, on the device.
@@ -115,7 +122,7 @@ def train(
             plan=plan,
             evaluation_batch=evaluation_batch,
             scratch=scratch,
-            process=arithmetic(),
+            threads=torch.get_num_threads(),
             on_images=told[0],
             on_note=told[1],
         )
@@ -137,7 +144,7 @@ def _attempt(
     plan: MemoryPlan,
     evaluation_batch: int,
     scratch: Path,
-    process: tuple[int, bool, bool],
+    threads: int,
     on_images: Callable[[int], None],
     on_note: Callable[[str], None],
 ) -> Trained | None:
@@ -145,9 +152,10 @@ def _attempt(
 
     What was allocated is released when it returns.
     """
-    set_arithmetic(*process)
+    # A process of its own, where several share a training, knows neither.
+    torch.set_num_threads(threads)
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), tf32(settings.precision == "tf32"):
             session = _Session(fabric, make(), fold, settings, plan, evaluation_batch, scratch)
             return session.run(on_images, on_note)
     except torch.OutOfMemoryError:
@@ -178,7 +186,8 @@ class _Session:
         self._plan = plan
         self._seed = fold.seed
         self._evaluation_batch = evaluation_batch
-        self._saved = SavedEpochs(scratch)
+        self._scratch = scratch
+        self._best_weights: dict[str, Tensor] | None = None
         self._size = classifier.encoder.card.preprocess.geometry.size
         if plan.checkpointed:
             checkpoint_blocks(classifier.encoder.network)
@@ -199,7 +208,7 @@ class _Session:
         self._model, self._optimizer = fabric.setup(compiled, optimizer)
         self._train = Images(fold.train.pack, fold.train.positions, fabric.device)
         self._validation = Images(fold.validation.pack, fold.validation.positions, fabric.device)
-        self._labels = torch.from_numpy(fold.train.labels).to(fabric.device)
+        self._labels = to_device(torch.from_numpy(fold.train.labels), fabric.device)
         self._validation_labels = fold.validation.labels
         self._class_weights = _class_weights(fold, settings).to(fabric.device)
         # Not a small last batch, whose statistics would be poor: another order each epoch.
@@ -209,6 +218,7 @@ class _Session:
     def run(self, on_images: Callable[[int], None], on_note: Callable[[str], None]) -> Trained:
         """All epochs that are left; records of the history, weights of the best epoch."""
         history = self._resume()
+        saved = time.monotonic()
         on_images(len(history) * self._steps * self._batch)
         for epoch in range(len(history), self._settings.epochs):
             best = best_epoch(history, self._settings)
@@ -217,16 +227,21 @@ class _Session:
                 break
             record = self._epoch(epoch, on_images)
             if divergence := record.pop("divergence"):
-                return Trained([*history, record], None, divergence)
+                return Trained([*history, record], None, divergence=divergence)
             history.append(record)
             best = best_epoch(history, self._settings)
-            self._save(history, improved=best == epoch)
+            if best == epoch:
+                moving = self._classifier.moving_state()
+                self._best_weights = {name: value.clone() for name, value in moving.items()}
+            if time.monotonic() - saved >= _SAVE_EVERY:
+                self._save(history)
+                saved = time.monotonic()
             on_note(
                 f"epoch {epoch + 1} of {self._settings.epochs}, validation macro F1 "
                 f"{record['validation_macro_f1']:.3f}, best in epoch {(best or 0) + 1}"
             )
-        best = best_epoch(history, self._settings)
-        return Trained(history, self._saved.best_file(best or 0))
+        here = self._classifier if self._fabric.world_size == 1 else None
+        return Trained(history, self._best_weights, here)
 
     def _epoch(self, epoch: int, on_images: Callable[[int], None]) -> dict[str, Any]:
         start = time.perf_counter()
@@ -261,7 +276,7 @@ class _Session:
     def _step(self, batch: npt.NDArray[np.int64], epoch: int, step: int) -> Tensor:
         """One step of the optimiser; the loss, averaged over the batch."""
         weights = self._class_weights
-        whole = weights[self._labels[torch.from_numpy(batch)]].sum()
+        whole = weights[self._labels_of(batch)].sum()
         loss_sum = torch.zeros_like(whole)
         parts = np.array_split(batch, math.ceil(len(batch) / self._plan.micro_batch))
         rank, world = self._fabric.global_rank, self._fabric.world_size
@@ -274,7 +289,7 @@ class _Session:
             with self._fabric.no_backward_sync(self._model, enabled=number < len(parts) - 1):
                 loss = cross_entropy(
                     self._model(images),
-                    self._labels[torch.from_numpy(own)],
+                    self._labels_of(own),
                     weights,
                     reduction="sum",
                     label_smoothing=self._settings.label_smoothing,
@@ -296,6 +311,9 @@ class _Session:
         whole_loss = self._fabric.all_reduce(loss_sum, reduce_op="sum")
         assert isinstance(whole_loss, Tensor)
         return whole_loss
+
+    def _labels_of(self, chosen: npt.NDArray[np.int64]) -> Tensor:
+        return self._labels[to_device(torch.from_numpy(chosen), self._fabric.device)]
 
     def _set_rate(self, step: int) -> float:
         """Linear warm-up, then half a cosine (Loshchilov and Hutter, SGDR, 2017, equation 5)."""
@@ -329,21 +347,22 @@ class _Session:
 
     def _resume(self) -> list[dict[str, Any]]:
         """The saved epochs' history, with weights and optimiser as they were after the last."""
-        saved = self._saved.last(self._fabric.device)
+        saved = read_saved(self._scratch, self._fabric.device)
         if saved is None:
             return []
-        self._classifier.load_moving_state(saved["classifier"])
-        self._optimizer.load_state_dict(saved["optimizer"])
-        history: list[dict[str, Any]] = saved["history"]
-        return history
+        self._classifier.load_moving_state(saved.classifier)
+        self._optimizer.load_state_dict(saved.optimizer)
+        self._best_weights = saved.best
+        return saved.history
 
-    def _save(self, history: list[dict[str, Any]], *, improved: bool) -> None:
+    def _save(self, history: list[dict[str, Any]]) -> None:
+        # All others have the same, and go on.
         if self._fabric.global_rank == 0:
-            weights = self._classifier.moving_state()
-            optimizer = self._optimizer.state_dict()
-            state = {"classifier": weights, "optimizer": optimizer, "history": history}
-            self._saved.save(len(history) - 1, state, weights if improved else None)
-        self._fabric.barrier()
+            assert self._best_weights is not None
+            state = self._classifier.moving_state()
+            SavedEpochs(state, self._optimizer.state_dict(), history, self._best_weights).write(
+                self._scratch
+            )
 
 
 def best_epoch(history: list[dict[str, Any]], settings: Training) -> int | None:

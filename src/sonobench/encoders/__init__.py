@@ -8,9 +8,10 @@ from sonobench.encoders.admission import RANDOM_MEDIAN, certify
 from sonobench.encoders.architecture import Architecture
 from sonobench.encoders.card import EncoderCard, Preprocess, PretrainingRecord, Weights
 from sonobench.encoders.checkpoint import CheckpointError, KeyTable, file_sha256
-from sonobench.encoders.embedding import embed, keep_large_blocks
+from sonobench.encoders.embedding import default_batch, embed, keep_large_blocks
 from sonobench.encoders.encoder import Encoder, EncoderError, NormalisedNetwork
 from sonobench.encoders.memory_layout import memory_format
+from sonobench.encoders.precision import lacks, tf32
 from sonobench.encoders.registry import EncoderSpec, catalogue, open_encoder, resolve
 from sonobench.encoders.weights import WeightsMissing
 
@@ -30,10 +31,13 @@ __all__ = [
     "WeightsMissing",
     "catalogue",
     "certify",
+    "default_batch",
     "embed",
     "file_sha256",
     "keep_large_blocks",
+    "lacks",
     "memory_format",
     "open_encoder",
     "resolve",
+    "tf32",
 ]

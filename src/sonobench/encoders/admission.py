@@ -29,6 +29,10 @@ _FEWEST_IMAGES = 8
 _FULL_SIDE = 256
 _TWINS = 3
 _TIMED_BATCH = 8
+# Images that are embedded on the CPU too where the encoder is on another device.
+_COMPARED = 4
+# Float32 on two devices differs by 1e-6 as a rule; TF32, which float32 is not, by some 1e-3.
+_LARGEST_DIFFERENCE = 1e-2
 
 
 def certify(spec: EncoderSpec, encoder: Encoder, table: KeyTable | None) -> dict[str, Any]:
@@ -38,9 +42,12 @@ def certify(spec: EncoderSpec, encoder: Encoder, table: KeyTable | None) -> dict
     those of three random twins, and these to each other: a trained network is less alike to them
     than they are. Only a network that is filled from a file has twins.
 
+    Features in another precision than float32, and features of another device than the CPU, are
+    compared with those of the same network in float32 and on the CPU (`largest_difference`).
+
     Raises:
-        EncoderError: features that are not finite, the same for every image, or along one line.
-            Controls are exempt from the last.
+        EncoderError: features that are not finite, the same for every image, or along one line;
+            controls are exempt from the last. Float32 gives other features than on the CPU.
     """
     images = torch.from_numpy(fixed_images(spec.card.preprocess.geometry.size))
     features = _features(encoder, images)
@@ -52,6 +59,7 @@ def certify(spec: EncoderSpec, encoder: Encoder, table: KeyTable | None) -> dict
             f"{spec.label}: not admitted: features on {len(images)} different images are all but "
             f"the same or lie along one line (effective rank {rank:.3f})"
         )
+    from_float32, from_cpu = _differences(spec, encoder, features, images)
     distances = spectral_distances(encoder.network)
     median = float(np.median(list(distances.values()))) if distances else None
     with_twins, among_twins = _alike_to_twins(spec, features, images, str(encoder.device))
@@ -76,6 +84,9 @@ def certify(spec: EncoderSpec, encoder: Encoder, table: KeyTable | None) -> dict
         "cka_among_random_twins": among_twins,
         "images_a_second": _images_a_second(encoder),
         "device": str(encoder.device),
+        "precision": encoder.precision,
+        "difference_from_fp32": from_float32,
+        "difference_from_cpu": from_cpu,
         "random_looking_matrices": sorted(k for k, v in distances.items() if v < RANDOM_MATRIX),
         "pretraining": {name: asdict(record) for name, record in spec.card.pretraining.items()},
     }
@@ -94,6 +105,18 @@ def effective_rank(features: npt.NDArray[np.float32]) -> float:
     share = values / values.sum()
     share = share[share > 0]
     return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def largest_difference(
+    features: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]
+) -> float:
+    """Length of the difference of two images' features (N, D), relative to the reference's.
+
+    The largest over images.
+    """
+    length = np.linalg.norm(reference.astype(np.float64), axis=1)
+    difference = np.linalg.norm(features.astype(np.float64) - reference, axis=1)
+    return float((difference / np.maximum(length, np.finfo(np.float32).tiny)).max())
 
 
 def linear_cka(one: npt.NDArray[np.float32], two: npt.NDArray[np.float32]) -> float:
@@ -131,6 +154,30 @@ def spectral_distances(network: nn.Module) -> dict[str, float]:
 def _features(encoder: Encoder, images: torch.Tensor) -> npt.NDArray[np.float32]:
     batches = [encoder.features(batch) for batch in torch.split(images, _FEWEST_IMAGES)]
     return torch.cat(batches).numpy()
+
+
+def _differences(
+    spec: EncoderSpec,
+    encoder: Encoder,
+    features: npt.NDArray[np.float32],
+    images: torch.Tensor,
+) -> tuple[float | None, float | None]:
+    """From the same network in float32, and of that from the CPU; None where it is the same."""
+    from_float32 = from_cpu = None
+    if encoder.precision != "fp32":
+        exact = _features(Encoder(encoder.network, encoder.card, str(encoder.device)), images)
+        from_float32 = largest_difference(features, exact)
+        features = exact
+    if encoder.device.type != "cpu":
+        on_cpu = _features(open_encoder(spec, "cpu")[0], images[:_COMPARED])
+        from_cpu = largest_difference(features[:_COMPARED], on_cpu)
+        if from_cpu > _LARGEST_DIFFERENCE:
+            raise EncoderError(
+                f"{spec.label}: not admitted: in float32 its features on {encoder.device} differ "
+                f"from those on the CPU by {from_cpu:.2g} of their length, at most "
+                f"{_LARGEST_DIFFERENCE:g} is expected; run it with --device cpu"
+            )
+    return from_float32, from_cpu
 
 
 def _images_a_second(encoder: Encoder) -> float:

@@ -1,8 +1,9 @@
 """Images of a pack to features, in micro-batches, in memory that does not grow with the dataset."""
 
 import ctypes
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -15,7 +16,22 @@ from sonobench.images import Pack
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
+# Images a forward pass. An accelerator is kept busy by more than a core is; beyond this size of
+# image fewer do, and their activations would not fit.
+_CPU_BATCH = 32
+_CUDA_BATCH, _CUDA_SIDE = 128, 256
+# Batches that are read before the network wants them.
+_READ_AHEAD = 2
 
+
+def default_batch(size: int, device: str) -> int:
+    """Images a forward pass, of `size` pixels a side, that keep a device busy."""
+    if device == "cpu":
+        return _CPU_BATCH
+    return max(1, min(_CUDA_BATCH, _CUDA_BATCH * _CUDA_SIDE**2 // size**2))
+
+
+@torch.inference_mode()
 def embed(
     encoder: Encoder,
     pack: Pack,
@@ -30,30 +46,41 @@ def embed(
         EncoderError: a feature is not finite (names the encoder and the image's position).
     """
     keep_large_blocks()
-    features = np.empty((len(positions), encoder.card.dimension), dtype=np.float32)
-    for start, images in _batches(pack, positions, micro_batch):
-        batch = encoder.features(images).numpy()
-        finite = np.isfinite(batch).all(1)
-        if not finite.all():
-            bad = positions[start + int(np.flatnonzero(~finite)[0])]
-            raise EncoderError(f"{encoder.card.name}: features of image {bad} are not finite")
-        features[start : start + len(batch)] = batch
+    # They stay on the device to the end: fetching each batch's would let it idle meanwhile.
+    features = torch.empty((len(positions), encoder.card.dimension), device=encoder.device)
+    pinned = encoder.device.type == "cuda"
+    for start, images in _batches(pack, positions, micro_batch, pinned=pinned):
+        features[start : start + len(images)] = encoder.features_on_device(images)
         if on_progress:
-            on_progress(len(batch))
-    return features
+            on_progress(len(images))
+    found: npt.NDArray[np.float32] = features.cpu().numpy()
+    finite = np.isfinite(found).all(1)
+    if not finite.all():
+        bad = positions[int(np.flatnonzero(~finite)[0])]
+        raise EncoderError(f"{encoder.card.name}: features of image {bad} are not finite")
+    return found
 
 
 def _batches(
-    pack: Pack, positions: npt.NDArray[np.int64], size: int
+    pack: Pack, positions: npt.NDArray[np.int64], size: int, *, pinned: bool
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    # The next batch is read from the memory map while the network works on this one.
+    """Batches of images and where each begins; read while the network works on those before."""
+
+    def read(start: int) -> torch.Tensor:
+        images = torch.from_numpy(pack.batch(positions[start : start + size]))
+        # From pinned memory the copy to the device does not wait for what the device still does.
+        return images.pin_memory() if pinned else images
+
+    coming = deque[tuple[int, "Future[torch.Tensor]"]]()
     with ThreadPoolExecutor(1) as reader:
-        coming = None
         for start in range(0, len(positions), size):
-            ready = coming or reader.submit(pack.batch, positions[start : start + size])
-            following = positions[start + size : start + 2 * size]
-            coming = reader.submit(pack.batch, following) if len(following) else None
-            yield start, torch.from_numpy(ready.result())
+            coming.append((start, reader.submit(read, start)))
+            if len(coming) > _READ_AHEAD:
+                first, ready = coming.popleft()
+                yield first, ready.result()
+        while coming:
+            first, ready = coming.popleft()
+            yield first, ready.result()
 
 
 @cache

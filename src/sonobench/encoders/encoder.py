@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from sonobench.encoders.card import EncoderCard
 from sonobench.encoders.memory_layout import memory_format
+from sonobench.encoders.precision import lacks, tf32
+from sonobench.protocol import Precision
 
 
 class EncoderError(ValueError):
@@ -70,10 +72,27 @@ class Encoder:
     Args:
         network, card: as of `NormalisedNetwork`.
         device: where it runs.
+        precision: of its arithmetic. bf16 is torch's autocast: products in bfloat16, sums, norms
+            and softmax in float32.
+
+    Raises:
+        EncoderError: the device has no such precision.
     """
 
-    def __init__(self, network: nn.Module, card: EncoderCard, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        card: EncoderCard,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+    ) -> None:
+        if lacks(device, precision):
+            raise EncoderError(
+                f"{card.name}: this {device} device has no {precision}; set "
+                "numerics.embedding_precision to fp32"
+            )
         self.card = card
+        self.precision = precision
         self.device = torch.device(device)
         self.network = network
         self._sealed = NormalisedNetwork(network, card).eval().requires_grad_(False).to(self.device)
@@ -85,12 +104,20 @@ class Encoder:
         """The same network with its normalisation, for training; this encoder changes with it."""
         return self._sealed
 
-    @torch.inference_mode()
     def features(self, images: Tensor) -> Tensor:
         """Features (B, dimension) float32, on the CPU, of images (B, 1 or 3, S, S) uint8.
 
         Raises:
             EncoderError: as `NormalisedNetwork.forward`.
         """
-        features: Tensor = self._sealed(images.to(self.device, non_blocking=True))
-        return features.float().cpu()
+        return self.features_on_device(images).cpu()
+
+    @torch.inference_mode()
+    def features_on_device(self, images: Tensor) -> Tensor:
+        """As `features`, but on the encoder's device, which need not have computed them yet."""
+        autocast = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == "bf16"
+        )
+        with tf32(self.precision == "tf32"), autocast:
+            features: Tensor = self._sealed(images.to(self.device, non_blocking=True))
+            return features.float()

@@ -37,7 +37,7 @@ from sonobench.encoders.checkpoint import (
 from sonobench.encoders.encoder import Encoder, EncoderError
 from sonobench.encoders.hints import what_it_seems
 from sonobench.encoders.weights import find_weights
-from sonobench.protocol import EncoderEntry
+from sonobench.protocol import EncoderEntry, Precision
 from sonobench.protocol.section import unknown_key
 
 # One module a family, in the order in which they are listed.
@@ -168,15 +168,18 @@ def resolve(entry: EncoderEntry, seed: int, data_root: Path) -> EncoderSpec:
     return _spec(entry, built.card, None, file, {"sha256": file_sha256(file)})
 
 
-def open_encoder(spec: EncoderSpec, device: str) -> tuple[Encoder, KeyTable | None]:
+def open_encoder(
+    spec: EncoderSpec, device: str, precision: Precision = "fp32"
+) -> tuple[Encoder, KeyTable | None]:
     """Build the network and load its weights strictly; the key table says what went where.
 
     Raises:
         CheckpointError: the file does not fit.
+        EncoderError: the device has no such precision.
     """
     if spec.entry.python is not None:
         network, _ = _call_factory(spec.entry.python)
-        return Encoder(network, spec.card, device), None
+        return Encoder(network, spec.card, device, precision), None
     built = architecture(str(spec.entry.name).removeprefix("random:"), spec.entry.feature)
     table = None
     if spec.checkpoint is None:
@@ -196,7 +199,7 @@ def open_encoder(spec: EncoderSpec, device: str) -> tuple[Encoder, KeyTable | No
             raise CheckpointError(f"{spec.label}: {spec.checkpoint}: {error}{hint}") from None
     size = spec.card.preprocess.geometry.size
     built.set_size(network, size)
-    return Encoder(network, spec.card, device), table
+    return Encoder(network, spec.card, device, precision), table
 
 
 def _spec(

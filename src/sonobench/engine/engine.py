@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Protocol
 
 from sonobench.engine.display import Display
@@ -92,18 +93,33 @@ class _Queue:
     """Jobs that can start, first come first served among those that ask for the same."""
 
     def __init__(self) -> None:
-        self._lines: dict[Resources, deque[tuple[int, Job]]] = {}
+        self._lines: dict[tuple[Resources, str], deque[tuple[int, Job]]] = {}
         self._came = 0
+        self._measured: dict[str, float] = {}
 
     def put(self, job: Job) -> None:
-        self._lines.setdefault(job.resources, deque()).append((self._came, job))
+        line = self._lines.setdefault((job.resources, job.alike), deque())
+        line.append((self._came, job))
         self._came += 1
+
+    def learn(self, job: Job, outcome: Outcome) -> None:
+        """Remember how much of a device a job took, for those that are like it."""
+        if job.alike and outcome.device_share is not None:
+            known = self._measured.get(job.alike, 0.0)
+            self._measured[job.alike] = max(known, outcome.device_share)
 
     def start(self, pool: Pool) -> None:
         """Start what fits; a large job at the head does not keep small ones waiting."""
         for line in sorted(filter(None, self._lines.values()), key=lambda line: line[0][0]):
-            while line and pool.fits(line[0][1]):
-                pool.start(line.popleft()[1])
+            while line and pool.fits(job := self._as_measured(line[0][1])):
+                line.popleft()
+                pool.start(job)
+
+    def _as_measured(self, job: Job) -> Job:
+        share = self._measured.get(job.alike)
+        if share is None:
+            return job
+        return replace(job, resources=replace(job.resources, gpus=share))
 
 
 def drive(plan: Plan, pool: Pool, display: Display, store: Store) -> None:
@@ -136,6 +152,7 @@ def drive(plan: Plan, pool: Pool, display: Display, store: Store) -> None:
         queue.start(pool)
         for job, outcome in pool.ended(_RETRY):
             tries[job.name] += 1
+            queue.learn(job, outcome)
             if outcome.claimed_elsewhere:
                 tries[job.name] -= 1
                 display.wait(job)

@@ -43,6 +43,8 @@ class Job:
         total: how many units of work all of its tasks are, for the progress.
         unit: what is counted ("images", "folds").
         resources: what it asks of the machine that runs it.
+        alike: jobs with the same text here, unless empty, take as much of a device as each other.
+            What one of them took is what those that start later are given (Slurm gives whole ones).
     """
 
     name: str
@@ -52,6 +54,7 @@ class Job:
     total: int = 1
     unit: str = "steps"
     resources: Resources = Resources()
+    alike: str = ""
 
     @property
     def kind(self) -> str:
@@ -84,11 +87,13 @@ class Outcome:
         failure: why it was not made.
         lost: the failure is that of the place where it ran, so that another try makes sense.
         claimed_elsewhere: another process is making it.
+        device_share: how much of a device's memory it took, 0 … 1, where it has told.
     """
 
     failure: Failure | None = None
     lost: bool = False
     claimed_elsewhere: bool = False
+    device_share: float | None = None
 
 
 def attempt(job: Job, store: Store, report: Report) -> Outcome:
@@ -102,17 +107,17 @@ def attempt(job: Job, store: Store, report: Report) -> Outcome:
                 return Outcome(claimed_elsewhere=True)
             # Another process may have made some between the look and the claim.
             missing = [task for task in missing if not store.has(task)]
-            if missing:
-                _make(job, missing, store, report)
+            share = _make(job, missing, store, report) if missing else None
     except Exception as error:
         # Errors of this package are sentences for people; of others the type says something too.
         ours = type(error).__module__.split(".")[0] == "sonobench"
         text = str(error) if ours else "".join(traceback.format_exception_only(error)).strip()
         return Outcome(Failure(job.name, text, traceback.format_exc()))
-    return Outcome()
+    return Outcome(device_share=share)
 
 
-def _make(job: Job, missing: Sequence[Task], store: Store, report: Report) -> None:
+def _make(job: Job, missing: Sequence[Task], store: Store, report: Report) -> float | None:
+    """Make tasks; how much of a device that took, where the job tells."""
     report("begin", max(1, round(job.total * len(missing) / len(job.tasks))))
     progress = Progress(report)
     job.function(missing, store, progress)
@@ -120,3 +125,4 @@ def _make(job: Job, missing: Sequence[Task], store: Store, report: Report) -> No
     for task in missing:
         if not store.has(task):
             raise RuntimeError(f"it ended without error, but did not make {task.kind} {task.key}")
+    return progress.device_share

@@ -21,9 +21,14 @@ class Progress:
     """How far a step is; may be called from several threads.
 
     Without a report, for a step that is called by hand, nobody hears of it.
+
+    Attributes:
+        device_share: how much of a device's memory the step took, 0 … 1; None where it does not
+            tell.
     """
 
     def __init__(self, report: Report = _nobody) -> None:
+        self.device_share: float | None = None
         self._report = report
         self._lock = threading.Lock()
         self._pending = 0

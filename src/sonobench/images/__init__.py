@@ -1,6 +1,6 @@
 """From file to tensor: decoding, geometry, packs. Knows files and pixels, nothing of patients.
 
-`augment`, which alone needs torch, is in its own module.
+`augment` and `transfer`, which alone need torch, are modules of their own.
 """
 
 from sonobench.images.appearance import HASH_BITS, Appearance, appearance

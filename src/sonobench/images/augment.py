@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from sonobench.images.transfer import to_device
 from sonobench.protocol import Augmentation
 
 
@@ -22,12 +23,17 @@ def augment(images: Tensor, size: int, settings: Augmentation, seed: int) -> Ten
         settings: what is drawn from which range.
         seed: what is drawn.
     """
-    # On the CPU, so that the same views are drawn whatever the device.
+    # On the CPU, so that the same views are drawn whatever the device; and copied there at once.
     generator = torch.Generator().manual_seed(seed)
-    maps = draw_views(len(images), settings, generator).to(images.device)
-    grid = affine_grid(maps, [len(images), 1, size, size], align_corners=False)
+    maps = draw_views(len(images), settings, generator)
+    names, factors = _draw_factors(len(images), settings, generator)
+    drawn = to_device(torch.cat([maps.flatten(1), factors], 1), images.device)
+    grid = affine_grid(
+        drawn[:, :6].view(-1, 2, 3), [len(images), 1, size, size], align_corners=False
+    )
     values = grid_sample(images.float().div_(255), grid, "bilinear", "zeros", align_corners=False)
-    values = _change_intensities(values, settings, generator)
+    by_name = dict(zip(names, drawn[:, 6:].T.reshape(-1, len(images), 1, 1, 1), strict=True))
+    _change_intensities(values, by_name, seed)
     return values.mul_(255).round_().to(torch.uint8)
 
 
@@ -56,30 +62,44 @@ def draw_views(count: int, settings: Augmentation, generator: torch.Generator) -
     return torch.stack(rows, 1)
 
 
-def _change_intensities(
-    values: Tensor, settings: Augmentation, generator: torch.Generator
-) -> Tensor:
-    def factor(low: float, high: float) -> Tensor:
-        drawn = torch.rand(len(values), generator=generator) * (high - low) + low
-        return drawn.view(-1, 1, 1, 1).to(values.device)
+def _draw_factors(
+    count: int, settings: Augmentation, generator: torch.Generator
+) -> tuple[list[str], Tensor]:
+    """What the intensities of each image are changed by, for the changes that there are: (B, F)."""
+    contrast, brightness = settings.contrast, settings.brightness
+    ranges = {
+        "gamma": (-math.log(1 + settings.gamma), math.log(1 + settings.gamma)),
+        "contrast": (1 - contrast, 1 + contrast),
+        "brightness": (1 - brightness, 1 + brightness),
+        "gain": (-settings.gain, settings.gain),
+        "speckle": (0.0, settings.speckle),
+    }
+    names = [name for name in ranges if getattr(settings, name)]
+    drawn = [torch.empty(count, 0)]
+    for name in names:
+        low, high = ranges[name]
+        factor = torch.rand(count, 1, generator=generator) * (high - low) + low
+        drawn.append(factor.exp() if name == "gamma" else factor)
+    return names, torch.cat(drawn, 1)
 
-    if settings.gamma:
-        most = math.log(1 + settings.gamma)
-        values = values.pow_(factor(-most, most).exp())
-    if settings.contrast:
+
+def _change_intensities(values: Tensor, factors: dict[str, Tensor], seed: int) -> None:
+    """Change (B, C, H, W) in 0 … 1 in place, by factors (B, 1, 1, 1)."""
+    if "gamma" in factors:
+        values.pow_(factors["gamma"])
+    if "contrast" in factors:
         mean = values.mean((1, 2, 3), keepdim=True)
-        contrast = factor(1 - settings.contrast, 1 + settings.contrast)
-        values = values.sub_(mean).mul_(contrast).add_(mean)
-    if settings.brightness:
-        values = values.mul_(factor(1 - settings.brightness, 1 + settings.brightness))
-    if settings.gain:
+        values.sub_(mean).mul_(factors["contrast"]).add_(mean)
+    if "brightness" in factors:
+        values.mul_(factors["brightness"])
+    if "gain" in factors:
         depth = torch.linspace(-0.5, 0.5, values.shape[2], device=values.device).view(1, 1, -1, 1)
-        values = values.mul_(1 + factor(-settings.gain, settings.gain) * depth)
-    if settings.speckle:
+        values.mul_(1 + factors["gain"] * depth)
+    if "speckle" in factors:
         # As large as the images, so drawn where they are; of all channels the same.
-        on_device = torch.Generator(values.device).manual_seed(generator.initial_seed())
+        on_device = torch.Generator(values.device).manual_seed(seed)
         noise = torch.randn(
             (len(values), 1, *values.shape[2:]), generator=on_device, device=values.device
         )
-        values = values.mul_(1 + factor(0, settings.speckle) * noise)
-    return values.clamp_(0, 1)
+        values.mul_(1 + factors["speckle"] * noise)
+    values.clamp_(0, 1)

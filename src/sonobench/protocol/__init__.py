@@ -8,6 +8,7 @@ from sonobench.protocol.finetuning import (
     FullFinetune,
     HeadOnly,
     Lora,
+    Precision,
     Training,
 )
 from sonobench.protocol.label_efficiency import LabelEfficiency
@@ -44,6 +45,7 @@ __all__ = [
     "LinearProbe",
     "Lora",
     "Numerics",
+    "Precision",
     "Protocol",
     "ProtocolError",
     "Resources",

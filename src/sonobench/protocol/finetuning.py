@@ -1,11 +1,13 @@
 """How encoders are trained by gradient: settings of `full_finetune`, `lora` and `head_only`."""
 
 from itertools import pairwise
-from typing import Literal, Self
+from typing import Literal, Self, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
 from sonobench.protocol.section import Section
+
+Precision: TypeAlias = Literal["fp32", "tf32", "bf16"]
 
 
 class Augmentation(Section):
@@ -106,10 +108,10 @@ class Training(Section):
     class_weighting: Literal["none", "balanced"] = Field(
         default="none", description="balanced: a class weighs inversely to its training images."
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Literal["auto", Precision] = Field(
         default="auto",
         description="Of the network's arithmetic; auto is bf16 on a CUDA device that has it, else "
-        "fp32, and is resolved before the run's hash.",
+        "fp32, and is resolved before the run's hash. tf32 is CUDA's.",
     )
     compile: bool = Field(
         default=False,

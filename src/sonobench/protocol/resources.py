@@ -10,11 +10,12 @@ from sonobench.protocol.section import Section
 class Limits(Section):
     """What a task of one sort asks for, beside its `numerics.threads_per_task` CPU threads."""
 
-    gpus: float = Field(
-        default=1.0,
+    gpus: float | None = Field(
+        default=None,
         ge=0,
         description="CUDA devices, where the backend is cuda; less than one is a share of one, "
-        "used beside other tasks (Slurm gives whole ones).",
+        "used beside other tasks (Slurm gives whole ones). null: a whole one for the first task of "
+        "a model, and for the others the share of its memory that the first one took.",
     )
     memory_gb: float = Field(default=16.0, gt=0, description="Main memory; Slurm only.")
     hours: float = Field(

@@ -54,7 +54,7 @@ def admitted(run: RunFolder) -> list[Admitted]:
     for record in run.manifest["encoders"]:
         certificate = run.certificates.get(record["label"], {})
         verdict, doubtful = _verdict(run, record, certificate)
-        facts = _facts(record)
+        facts = {**_facts(record), **_arithmetic(certificate)}
         result.append(Admitted(record["label"], verdict, doubtful, certificate, facts))
     return result
 
@@ -93,6 +93,23 @@ def _facts(record: dict[str, Any]) -> dict[str, str]:
         "licence": record["licence"],
         "citation": record["citation"],
     }
+
+
+def _arithmetic(certificate: dict[str, Any]) -> dict[str, str]:
+    """On what and how features were computed, and how far that is from float32 on the CPU."""
+    if not certificate:
+        return {}
+    compared = {
+        "float32": certificate["difference_from_fp32"],
+        "the CPU": certificate["difference_from_cpu"],
+    }
+    found = [
+        f"at most {difference:.2g} of their length from {what}'s"
+        for what, difference in compared.items()
+        if difference is not None
+    ]
+    differences = f"; features differ by {', and in float32 by '.join(found)}" if found else ""
+    return {"arithmetic": f"{certificate['precision']} on {certificate['device']}{differences}"}
 
 
 def _listed(numbers: list[float]) -> str:

@@ -4,7 +4,7 @@ A step's `version` rises when its result changes; then its artefacts are made an
 """
 
 from sonobench.steps.cohorts import THUMBNAIL, decode_job, index_task, pack_task, phantom_job
-from sonobench.steps.common import digest
+from sonobench.steps.common import digest, micro_batch
 from sonobench.steps.features import certificate_job, embed_jobs, given_embeddings_job
 from sonobench.steps.finetuning import (
     PackedCohort,
@@ -28,6 +28,7 @@ __all__ = [
     "index_task",
     "learning_rate_search",
     "majority_job",
+    "micro_batch",
     "pack_task",
     "phantom_job",
     "probe_job",

@@ -1,4 +1,4 @@
-"""What several steps need: digests for keys, and arithmetic as the protocol has it."""
+"""What several steps need: digests for keys, threads and batches as the protocol has them."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
+from sonobench.encoders import EncoderSpec, default_batch
 from sonobench.engine import JSON
 from sonobench.protocol import Numerics
 
@@ -17,12 +18,16 @@ def digest(values: Iterable[object]) -> str:
     return hashlib.sha256("\n".join(map(str, values)).encode()).hexdigest()
 
 
+def micro_batch(numerics: Numerics, spec: EncoderSpec) -> int:
+    """Images a forward pass of an encoder that is not trained."""
+    size = spec.card.preprocess.geometry.size
+    return numerics.micro_batch or default_batch(size, numerics.backend)
+
+
 @contextmanager
-def arithmetic(numerics: Numerics) -> Iterator[None]:
-    """Threads and precision as the protocol has them, for torch and for numpy's BLAS."""
+def threads(numerics: Numerics) -> Iterator[None]:
+    """Threads as the protocol has them, for torch and for numpy's BLAS."""
     torch.set_num_threads(numerics.threads_per_task)
-    torch.backends.cuda.matmul.allow_tf32 = numerics.tf32
-    torch.backends.cudnn.allow_tf32 = numerics.tf32
     with threadpool_limits(numerics.threads_per_task):
         yield
 

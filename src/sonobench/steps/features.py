@@ -25,10 +25,11 @@ from sonobench.encoders import (
 from sonobench.engine import JSON, Job, Progress, Store, Task
 from sonobench.images import Pack
 from sonobench.protocol import Numerics
-from sonobench.steps.common import arithmetic, digest
+from sonobench.steps.common import digest, micro_batch, threads
 
-# Images an embedding task: what a killed run loses at most, for each encoder at work.
-_CHUNK = 512
+# Images an embedding task: what a killed run loses at most, for each encoder at work. An
+# accelerator takes a second or two for as many as take a core minutes.
+_CHUNK = {"cpu": 512, "cuda": 4096}
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,12 @@ def _named(spec: EncoderSpec) -> str:
 _last_opened: dict[str, tuple[Encoder, KeyTable | None]] = {}
 
 
-def _opened(spec: EncoderSpec, backend: str) -> tuple[Encoder, KeyTable | None]:
-    key = json.dumps([spec.identity, backend], sort_keys=True)
+def _opened(spec: EncoderSpec, numerics: Numerics) -> tuple[Encoder, KeyTable | None]:
+    backend, precision = numerics.backend, numerics.embedding_precision
+    key = json.dumps([spec.identity, backend, precision], sort_keys=True)
     if key not in _last_opened:
         _last_opened.clear()
-        _last_opened[key] = open_encoder(spec, backend)
+        _last_opened[key] = open_encoder(spec, backend, precision)
     return _last_opened[key]
 
 
@@ -63,7 +65,7 @@ def certificate_job(spec: EncoderSpec, numerics: Numerics, admission: str) -> Jo
         "numerics": numerics.model_dump(mode="json"),
         "admission": admission,
     }
-    task = Task("certificate", 3, settings)
+    task = Task("certificate", 4, settings)
     step = partial(_certify, spec, numerics, admission)
     return Job(f"admit {_named(spec)}", (task,), step, unit="encoders")
 
@@ -76,8 +78,8 @@ def _certify(
     store: Store,
     progress: Progress,
 ) -> None:
-    with arithmetic(numerics):
-        encoder, table = _opened(spec, numerics.backend)
+    with threads(numerics):
+        encoder, table = _opened(spec, numerics)
         certificate = certify(spec, encoder, table)
     if admission == "strict" and certificate["random_looking"] and not spec.card.control:
         raise EncoderError(
@@ -118,13 +120,14 @@ def embed_jobs(
         The jobs, and all tasks in the order of the images.
     """
     settings = {"encoder": spec.identity, "numerics": numerics.model_dump(mode="json")}
+    size = _CHUNK[numerics.backend]
     chunks = [
         Chunk(
-            Task("embed", 1, {**settings, "pixels": digest(pixels[start : start + _CHUNK])}),
+            Task("embed", 2, {**settings, "pixels": digest(pixels[start : start + size])}),
             start,
-            min(start + _CHUNK, len(pixels)),
+            min(start + size, len(pixels)),
         )
-        for start in range(0, len(pixels), _CHUNK)
+        for start in range(0, len(pixels), size)
     ]
     name = f"embed {_named(spec)} · {cohort}"
     shares = min(shares, len(chunks))
@@ -155,15 +158,15 @@ def _embed(
     progress: Progress,
 ) -> None:
     pack = Pack(store.folder(pack_task), spec.card.preprocess.geometry)
-    with arithmetic(numerics):
-        encoder, _ = _opened(spec, numerics.backend)
+    with threads(numerics):
+        encoder, _ = _opened(spec, numerics)
         for task in tasks:
             chunk = chunks[task.key]
             features = embed(
                 encoder,
                 pack,
                 positions[chunk.start : chunk.stop],
-                micro_batch=numerics.micro_batch,
+                micro_batch=micro_batch(numerics, spec),
                 on_progress=progress.advance,
             )
             with store.write(task) as folder:

@@ -1,7 +1,8 @@
 """Steps of fine-tuning: one task a fold, and one a learning rate that is tried."""
 
-import shutil
+import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -9,13 +10,14 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from sonobench.adaptation import CohortImages, best_learning_rate, finetune_fold
-from sonobench.encoders import Encoder, EncoderSpec, open_encoder
+from sonobench.encoders import Encoder, EncoderSpec, open_encoder, tf32
 from sonobench.engine import JSON, Job, Progress, Store, Task
 from sonobench.images import Pack
 from sonobench.protocol import Numerics, Training
-from sonobench.steps.common import arithmetic, training_data
+from sonobench.steps.common import micro_batch, threads, training_data
 from sonobench.steps.training import AdaptedTasks, read_adapted, write_adapted
 
 _CHOSEN_BY = ["validation_macro_f1", "validation_nll"]
@@ -101,6 +103,7 @@ def finetune_jobs(
             needs=(*needs, *trials),
             total=int(whole),
             unit="images",
+            alike=f"{adaptation} {spec.label}",
         )
 
     jobs, folds, trials = list[Job](), list[Task](), dict[int, tuple[Task, ...]]()
@@ -188,7 +191,11 @@ def _finetune(
         for cohort in model.cohorts
     }
     is_trial = task.kind != model.adaptation
-    with arithmetic(model.numerics):
+    if model.numerics.backend == "cuda":
+        # What jobs before it have left would count as its own.
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    with threads(model.numerics), tf32(settings.precision == "tf32"):
         adapted = finetune_fold(
             partial(_open, model.spec, model.numerics.backend),
             cohorts,
@@ -199,18 +206,53 @@ def _finetune(
             fold=fold,
             seed=model.seed,
             device=model.numerics.backend,
-            evaluation_batch=model.numerics.micro_batch,
+            evaluation_batch=micro_batch(model.numerics, model.spec),
             scratch=store.scratch(task),
             # Test and external images are touched once, by the models that are reported.
             roles=("validation",) if is_trial else ("validation", "test", "external"),
             on_images=progress.advance,
             on_note=progress.note,
         )
+    if model.numerics.backend == "cuda" and settings.devices == 1:
+        progress.device_share = _share_of_device()
+        torch.cuda.empty_cache()
     with store.write(task) as folder:
         write_adapted(adapted, folder)
         if settings.keep_weights and adapted.weights is not None and not is_trial:
-            shutil.copyfile(adapted.weights, folder / "weights.pt")
+            on_cpu = {name: value.cpu() for name, value in adapted.weights.items()}
+            torch.save(on_cpu, folder / "weights.pt")
+
+
+# Bytes that CUDA itself takes of a device for a process that uses it: 0.4 to 0.6 GB as a rule.
+_CONTEXT = 2**30
+
+
+def _share_of_device() -> float:
+    """How much of the device's memory this process had at most since its peak was reset."""
+    taken = torch.cuda.max_memory_reserved() + _CONTEXT
+    return min(1.0, taken / torch.cuda.get_device_properties(0).total_memory)
 
 
 def _open(spec: EncoderSpec, backend: str) -> Encoder:
-    return open_encoder(spec, backend)[0]
+    """The encoder with its pre-trained weights, to be changed.
+
+    Filling a large network takes longer than an accelerator takes to train a small fold. Of a
+    network that somebody else's code makes nobody knows whether it can be copied.
+    """
+    if backend == "cpu" or spec.entry.python is not None:
+        return open_encoder(spec, backend)[0]
+    return fresh_copy(spec, backend)
+
+
+# As it was before any training, of the encoder that this process trained last.
+_last_opened: dict[str, Encoder] = {}
+
+
+def fresh_copy(spec: EncoderSpec, backend: str) -> Encoder:
+    """A copy of the encoder as it is before any training; its weights are read once a process."""
+    key = json.dumps(spec.identity, sort_keys=True)
+    if key not in _last_opened:
+        _last_opened.clear()
+        _last_opened[key] = open_encoder(spec, "cpu")[0]
+    kept = _last_opened[key]
+    return Encoder(deepcopy(kept.network), kept.card, backend)

@@ -9,7 +9,7 @@ import pandas as pd
 from sonobench.adaptation import linear_probe
 from sonobench.engine import Job, Progress, Store, Task
 from sonobench.protocol import LabelEfficiency, LinearProbe, Numerics, ProtocolError
-from sonobench.steps.common import arithmetic, training_data
+from sonobench.steps.common import threads, training_data
 
 
 def curve_job(
@@ -74,7 +74,7 @@ def _probe(
 ) -> None:
     stacked = np.concatenate([np.load(store.folder(task) / "features.npy") for task in features])
     fewer = splits_of_fewer(samples, splits, classes, patients, curve)
-    with arithmetic(numerics):
+    with threads(numerics):
         made = linear_probe(
             stacked,
             samples,

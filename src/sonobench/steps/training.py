@@ -11,7 +11,7 @@ import pandas as pd
 from sonobench.adaptation import Adapted, linear_probe, majority_class
 from sonobench.engine import Job, Progress, Store, Task
 from sonobench.protocol import LinearProbe, Numerics
-from sonobench.steps.common import arithmetic, training_data
+from sonobench.steps.common import threads, training_data
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _probe(
     progress: Progress,
 ) -> None:
     stacked = np.concatenate([np.load(store.folder(task) / "features.npy") for task in features])
-    with arithmetic(numerics):
+    with threads(numerics):
         adapted = linear_probe(
             stacked,
             samples,
