@@ -9,7 +9,7 @@ import torch
 
 NAMES = ("probe", "bootstrap", "embed", "finetune", "phantom", "report", "audit")
 # Minutes long; by name only.
-FURTHER = ("coverage", "chaos", "fuzz", "schedule")
+FURTHER = ("coverage", "chaos", "fuzz", "schedule", "gpu")
 
 
 def main() -> None:

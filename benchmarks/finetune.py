@@ -36,9 +36,19 @@ from sonobench.adaptation.classifier import Classifier, make_classifier
 from sonobench.adaptation.devices import fabric_for
 from sonobench.adaptation.parameter_groups import parameter_groups
 from sonobench.adaptation.training import Fold, train
-from sonobench.encoders import Encoder, keep_large_blocks, memory_format, open_encoder, resolve
+from sonobench.encoders import (
+    Encoder,
+    EncoderSpec,
+    default_batch,
+    keep_large_blocks,
+    lacks,
+    memory_format,
+    open_encoder,
+    resolve,
+)
 from sonobench.images import Geometry, Pack, decode_all
 from sonobench.protocol import EncoderEntry, FullFinetune
+from sonobench.steps.finetuning import fresh_copy
 
 _CLASSES = 6
 _WORKERS = 2
@@ -90,7 +100,7 @@ def main(*, small: bool = False) -> dict[str, object]:
     names = list(_NETWORKS)[:1] if small else list(_NETWORKS)
     with tempfile.TemporaryDirectory() as folder:
         images = 64 if device == "cpu" else 512
-        files = _write_images(Path(folder), 16 if small else images)
+        files = write_images(Path(folder), 16 if small else images)
         found = {name: _measure(name, files, Path(folder), device, small=small) for name in names}
     os.sched_setaffinity(0, cores)
     return {
@@ -107,44 +117,17 @@ def _measure(
     encoder_name, times = _NETWORKS[name]
     spec = resolve(EncoderEntry(name=encoder_name, size=64 if small else None), 0, Path())
     geometry = spec.card.preprocess.geometry
-    batch = min(32 if device == "cpu" else 64, len(files))
-    bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
-    settings = FullFinetune(
-        epochs=1,
-        batch_size=batch,
-        micro_batch=batch,
-        precision="bf16" if bf16 else "fp32",
-        warmup_epochs=0,
-    )
-
-    def encoder() -> Encoder:
-        return open_encoder(spec, device)[0]
-
-    make = partial(_make, encoder, settings)
     epochs = 1 if small else 4 if device == "cuda" else times
-    labels = np.arange(len(files)) % _CLASSES
-    packs = _packs(files, geometry, folder / name)
-    positions = np.tile(np.arange(len(files)), epochs)
-    fold = Fold(
-        Labelled(packs[1], positions, np.tile(labels, epochs)),
-        Labelled(packs[0], np.arange(1), labels[:1]),
-        _CLASSES,
-        seed=0,
-    )
-
-    def ours() -> float:
-        with tempfile.TemporaryDirectory() as scratch:
-            trained = train(
-                make, fold, settings, device, batch, Path(scratch), lambda _: None, lambda _: None
-            )
-        return float(trained.history[0]["images_per_second"])
-
-    fabric = fabric_for(settings, device)
-    limit = partial(_resident, make, fabric, settings, batch, len(positions) // batch)
+    settings = settings_for(device, geometry.size, len(files))
+    batch = settings.batch_size
+    packs = packs_of(files, geometry, folder / name)
+    steps = epochs * len(files) // batch
+    ours, limit = ours_and_limit(spec, *packs, settings, device, steps)
     common_settings = settings.model_copy(update={"precision": "fp32"})
     common_fabric = fabric_for(common_settings, device)
+    make = partial(_make, spec, device, settings)
     loader = DataLoader(
-        _Files(files, geometry.size, encoder()),
+        _Files(files, geometry.size, open_encoder(spec, device)[0]),
         batch,
         shuffle=True,
         num_workers=_WORKERS,
@@ -184,8 +167,52 @@ def _measure(
     }
 
 
-def _make(encoder: Callable[[], Encoder], settings: FullFinetune) -> Classifier:
-    return make_classifier(encoder(), _CLASSES, settings, seed=0)
+def settings_for(device: str, size: int, images: int) -> FullFinetune:
+    """One epoch, in as large batches as a device is given here for images of a size."""
+    batch = min(32 if device == "cpu" else max(1, default_batch(size, device) // 2), images)
+    return FullFinetune(
+        epochs=1,
+        batch_size=batch,
+        micro_batch=batch,
+        precision="bf16" if device == "cuda" and not lacks(device, "bf16") else "fp32",
+        warmup_epochs=0,
+    )
+
+
+def ours_and_limit(
+    spec: EncoderSpec, exact: Pack, training: Pack, settings: FullFinetune, device: str, steps: int
+) -> tuple[Callable[[], float], Callable[[], float]]:
+    """What trains for some steps, from packs and on resident images: images a second."""
+    make = partial(_make, spec, device, settings)
+    positions = np.arange(steps * settings.batch_size) % len(training)
+    labels = positions % _CLASSES
+    fold = Fold(
+        Labelled(training, positions, labels),
+        Labelled(exact, positions[:1], labels[:1]),
+        _CLASSES,
+        seed=0,
+    )
+
+    def ours() -> float:
+        with tempfile.TemporaryDirectory() as scratch:
+            trained = train(
+                make,
+                fold,
+                settings,
+                device,
+                settings.batch_size,
+                Path(scratch),
+                lambda _: None,
+                lambda _: None,
+            )
+        return float(trained.history[0]["images_per_second"])
+
+    fabric = fabric_for(settings, device)
+    return ours, partial(_resident, make, fabric, settings, settings.batch_size, steps)
+
+
+def _make(spec: EncoderSpec, device: str, settings: FullFinetune) -> Classifier:
+    return make_classifier(fresh_copy(spec, device), _CLASSES, settings, seed=0)
 
 
 def _resident(
@@ -234,7 +261,8 @@ def _train_bare(
     return count / (time.perf_counter() - start)
 
 
-def _packs(files: list[Path], geometry: Geometry, folder: Path) -> tuple[Pack, Pack]:
+def packs_of(files: list[Path], geometry: Geometry, folder: Path) -> tuple[Pack, Pack]:
+    """Packs of an encoder's geometry, and of that for training."""
     exact, training = folder / "exact", folder / "training"
     for place in (exact, training):
         place.mkdir(parents=True)
@@ -242,7 +270,7 @@ def _packs(files: list[Path], geometry: Geometry, folder: Path) -> tuple[Pack, P
     return Pack(exact, geometry), Pack(training, geometry.for_training())
 
 
-def _write_images(folder: Path, count: int) -> list[Path]:
+def write_images(folder: Path, count: int) -> list[Path]:
     """Speckled grey images, which PNG packs about as little as real ones."""
     rng = np.random.default_rng(0)
     files = [folder / f"{number}.png" for number in range(count)]

@@ -12,6 +12,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hospitals import CLASSES, WriteProtocol, write_hospital
 from hypothesis import HealthCheck, settings
@@ -24,11 +25,15 @@ settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    absent = {}
     if "SONOBENCH_DATA" not in os.environ:
-        skip = pytest.mark.skip(reason="SONOBENCH_DATA does not name a folder with real images")
-        for item in items:
-            if "realdata" in item.keywords:
-                item.add_marker(skip)
+        absent["realdata"] = "SONOBENCH_DATA does not name a folder with real images"
+    if not torch.cuda.is_available():
+        absent["gpu"] = "there is no CUDA device"
+    for item in items:
+        for marker, reason in absent.items():
+            if marker in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(autouse=True)

@@ -196,3 +196,23 @@ def test_an_encoder_is_as_it_was_before_training_each_time_it_is_opened() -> Non
             parameter.zero_()
     again = fresh_copy(spec, "cpu").network.state_dict()
     assert all(torch.equal(again[name], value) for name, value in opened.items())
+
+
+@pytest.mark.gpu
+def test_a_run_on_cuda_probes_as_one_on_the_cpu_and_trains_in_bf16(
+    write_protocol: WriteProtocol, tmp_path: Path
+) -> None:
+    file = write_protocol(
+        encoders=[NETWORK], adaptations={"linear_probe": {}, "full_finetune": SHORT}
+    )
+    # In several processes, which share the device.
+    runs = {
+        device: sonobench.run(file, tmp_path / device, device=device, workers=2)
+        for device in ("cpu", "cuda")
+    }
+    probed = []
+    for run in runs.values():
+        assert run.failures == ()
+        (file,) = (run.folder / "predictions").glob("random*__linear_probe.parquet")
+        probed.append(np.stack(read_table(file, PREDICTIONS)["logits"].tolist()))
+    np.testing.assert_allclose(*probed, atol=1e-2)

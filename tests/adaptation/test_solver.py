@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from probe_oracle import (
@@ -375,7 +374,6 @@ def test_all_penalties_at_once_choose_and_predict_as_one_after_the_other() -> No
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_has_the_cpus_solutions() -> None:
     data = cohort(600, 64, 5, 3)
     on_cpu, on_cuda = (data.fit(tolerance=1e-9, device=device) for device in ("cpu", "cuda"))

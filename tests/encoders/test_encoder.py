@@ -72,6 +72,21 @@ def test_the_same_images_give_the_same_features(encoder: Encoder) -> None:
     assert torch.equal(encoder.features(images), encoder.features(images))
 
 
+@pytest.mark.gpu
+def test_cuda_gives_the_features_of_the_cpu(spec: EncoderSpec) -> None:
+    certificate = certify(spec, *open_encoder(spec, "cuda"))
+    assert certificate["difference_from_cpu"] < 1e-4
+
+
+@pytest.mark.gpu
+def test_efficientnetv2_at_its_own_size_is_the_same_on_cuda() -> None:
+    spec = resolve(EncoderEntry(name="random:efficientnetv2_s"), 0, Path())
+    exact = certify(spec, *open_encoder(spec, "cuda"))
+    fast = certify(spec, *open_encoder(spec, "cuda", "tf32"))
+    assert exact["difference_from_cpu"] < 1e-4
+    assert exact["difference_from_cpu"] < fast["difference_from_fp32"] < 0.1
+
+
 def test_opening_twice_gives_the_same_features(encoder: Encoder, spec: EncoderSpec) -> None:
     images = grey_images(encoder)
     again, _ = open_encoder(spec, "cpu")

@@ -14,7 +14,7 @@ import torch
 from encoders.official import Tensors, golden_feature, normalised_input, official_tensors
 from torch import nn
 
-from sonobench.encoders import fetalclip, open_encoder, resolve
+from sonobench.encoders import fetalclip, open_encoder, resolve, tf32
 from sonobench.encoders.checkpoint import load_strictly, read_checkpoint
 from sonobench.protocol import EncoderEntry
 
@@ -112,6 +112,29 @@ def test_a_file_of_the_authors_gives_their_feature(
     assert table is not None
     with torch.inference_mode():
         feature = encoder.network(normalised_input(spec.card.preprocess.geometry.size))[0]
+    assert relative_error(feature, entry) < 1e-4
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("name", "settings", "entry"),
+    [
+        ("usfm", {}, "usfm/mean_patch_fc_norm_identity"),
+        ("mofo", {}, "mofo/gap_last_map"),
+        ("dinov3", {}, "dinov3_vitb16/cls_norm_256"),
+        ("ultrasam", {"size": 512}, "ultrasam/avg_featmap_512"),
+        ("fetalclip", {}, "fetalclip/visual_projected"),
+    ],
+)
+def test_cuda_gives_the_feature_of_a_file_of_the_authors(
+    official_file: OfficialFile, name: str, settings: dict[str, object], entry: str
+) -> None:
+    file = official_file(name)
+    asked = EncoderEntry.model_validate({"name": name, "checkpoint": file.name, **settings})
+    encoder, _ = open_encoder(resolve(asked, 0, file.parent), "cuda")
+    image = normalised_input(encoder.card.preprocess.geometry.size).cuda()
+    with torch.inference_mode(), tf32(False):
+        feature = encoder.network(image)[0].cpu()
     assert relative_error(feature, entry) < 1e-4
 
 
