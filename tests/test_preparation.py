@@ -66,4 +66,4 @@ def test_a_cohort_of_which_nothing_decodes_stops_with_a_reason_and_is_audited(
         ("home", "error", 30),
         ("abroad", "error", 12),
     ]
-    assert "not an image that PIL can read" in unreadable[0]["message"]
+    assert "not an image, or of no format that is read" in unreadable[0]["message"]

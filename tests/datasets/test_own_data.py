@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from sonobench.datasets import DatasetError, load_cohort
 from sonobench.datasets.check import check_manifest
@@ -224,6 +224,37 @@ def test_all_problems_are_said_at_once_with_their_rows(tmp_path: Path) -> None:
         "1 patients are in both parts of the published split; first: manifest/1",
     ):
         assert expected in text
+
+
+def test_a_manifest_of_another_place_is_told_in_a_few_lines(tmp_path: Path) -> None:
+    rows = "".join(f"scan{number}.png,x,{number}\n" for number in range(5000))
+    problems = checked(tmp_path, f"path,label,patient_id\n{rows}")
+    assert problems[19] == "row 21: scan19.png: no such file"
+    assert problems[20].startswith("rows 22 … 5001: 4,980 more files are not there")
+    assert len(problems) == 21
+
+
+def test_a_link_to_nowhere_and_a_folder_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "b.png").mkdir()
+    problems = checked(tmp_path, "path,label,patient_id\na.png,x,1\nb.png,x,2\n")
+    assert problems[0] == "row 2: a.png: no such file"
+    assert problems[1].startswith("row 3: b.png: cannot be decoded ([Errno 21]")
+
+
+def test_images_that_viewers_turn_are_a_doubt(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("L", (4, 3)).save(tmp_path / "a.png", exif=exif)
+    Image.new("L", (4, 3), 9).save(tmp_path / "b.tif", exif=exif)
+    Image.new("L", (4, 3), 99).save(tmp_path / "c.jpg")
+    table = "path,label,patient_id\na.png,x,1\nb.tif,x,2\nc.jpg,x,3\n"
+    (tmp_path / "manifest.csv").write_text(table)
+    checked = check_manifest(tmp_path / "manifest.csv", lambda _done, _total: None)
+    assert checked.problems == ()
+    (doubt,) = checked.doubts
+    assert doubt.startswith("2 images have an EXIF orientation")
+    assert "b.tif (row 3, orientation 6)" in doubt
 
 
 def test_one_patient_in_several_spellings_is_told_with_the_rows(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 import struct
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from sonobench.images import UnreadableImage, decode
 
@@ -84,18 +87,45 @@ def test_sixteen_bits_a_channel_are_refused_and_not_clipped(tmp_path: Path) -> N
         decode(save(tmp_path, deep))
 
 
-def test_sixteen_bit_colour_is_refused_although_pil_reads_it(tmp_path: Path) -> None:
-    # PIL writes none: a PNG of 1×1 pixels, 16 bits a channel, colour type 2.
+def png(width: int, height: int, bits: int, colour_type: int, rows: bytes) -> bytes:
+    """A PNG file whose pixels need not be as many as its header says."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
         return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
-    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
-    pixel = zlib.compress(b"\0" + bytes(range(6)))
-    content = chunk(b"IHDR", header) + chunk(b"IDAT", pixel) + chunk(b"IEND", b"")
-    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
-    with pytest.raises(UnreadableImage, match="expected 8 bits a channel, found 16; convert"):
-        decode(tmp_path / "deep.png")
+    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def deep_jpeg2000(folder: Path) -> bytes:
+    """8-bit colour whose header says 12 bits for every channel."""
+    content = bytearray(save(folder, Image.fromarray(COLOUR), "a.jp2").read_bytes())
+    channels = content.index(b"\xff\x4f\xff\x51") + 42
+    content[channels : channels + 9 : 3] = bytes([11] * 3)
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits"), [("png", 16), ("ppm", 16), ("plain ppm", 10), ("jp2", 12)]
+)
+def test_deep_colour_is_refused_although_pil_reads_it(tmp_path: Path, kind: str, bits: int) -> None:
+    content = {
+        "png": png(1, 1, 16, 2, b"\0" + bytes(range(6))),
+        "ppm": b"P6 1 1 65535 " + bytes(range(6)),
+        "plain ppm": b"P3 1 1 1023 0 7 1023 ",
+        "jp2": deep_jpeg2000(tmp_path),
+    }[kind]
+    (tmp_path / "deep").write_bytes(content)
+    message = f"expected 8 bits a channel, found {bits}; convert"
+    with pytest.raises(UnreadableImage, match=message):
+        decode(tmp_path / "deep")
+
+
+def test_colour_of_fewer_bits_is_scaled_to_eight(tmp_path: Path) -> None:
+    (tmp_path / "a.ppm").write_bytes(b"P6 2 1 15 " + bytes([0, 5, 15, 3, 4, 1]))
+    assert decode(tmp_path / "a.ppm").pixels.tolist() == [[[0, 85, 255], [51, 68, 17]]]
 
 
 @pytest.mark.parametrize("kind", ["tiff", "gif", "png"])
@@ -107,6 +137,93 @@ def test_several_images_in_a_file_are_refused(tmp_path: Path, kind: str) -> None
         decode(file)
 
 
-@pytest.mark.parametrize("kind", ["png", "bmp", "tiff"])
+@pytest.mark.parametrize("kind", ["png", "bmp", "tiff", "gif", "jp2", "pgm"])
 def test_lossless_formats_give_the_same_pixels(tmp_path: Path, kind: str) -> None:
     assert (decode(save(tmp_path, Image.fromarray(GREY), f"a.{kind}")).pixels == GREY).all()
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_an_image_is_colour_where_one_channel_alone_differs(tmp_path: Path, channel: int) -> None:
+    pixels = np.stack([GREY] * 3, axis=2)
+    pixels[3, 4, channel] ^= 1
+    assert (decode(save(tmp_path, Image.fromarray(pixels))).pixels == pixels).all()
+
+
+@pytest.mark.parametrize("kind", ["eps", "pcx", "tga", "sgi", "ico", "dds"])
+def test_formats_that_are_not_documented_are_not_opened(tmp_path: Path, kind: str) -> None:
+    # Under the name of one that is.
+    written = save(tmp_path, Image.fromarray(COLOUR), f"image.{kind}")
+    written.rename(tmp_path / "image.png")
+    with pytest.raises(UnreadableImage, match=r"image\.png: not an image, or of no format that is"):
+        decode(tmp_path / "image.png")
+
+
+@pytest.mark.parametrize("width_and_height", [(1, 100_000), (16_385, 1), (10_000, 9_000)])
+def test_a_size_that_asks_for_gigabytes_is_refused_by_its_header(
+    tmp_path: Path, width_and_height: tuple[int, int]
+) -> None:
+    width, height = width_and_height
+    (tmp_path / "large.png").write_bytes(png(width, height, 8, 0, b""))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL's own, of the third
+        with pytest.raises(UnreadableImage, match=rf"large\.png: {width}×{height} pixels"):
+            decode(tmp_path / "large.png")
+
+
+def test_a_long_image_within_the_bound_is_read(tmp_path: Path) -> None:
+    (tmp_path / "long.png").write_bytes(png(1, 16_384, 8, 0, b"\0\7" * 16_384))
+    assert (decode(tmp_path / "long.png").pixels == 7).all()
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_large_image_has_one_verdict_in_whichever_thread(tmp_path: Path) -> None:
+    # Between the size at which PIL warns and the one at which it refuses.
+    (tmp_path / "large.png").write_bytes(png(12_000, 10_000, 8, 0, b""))
+    small = save(tmp_path, Image.fromarray(GREY), "small.png")
+
+    def reason(file: Path) -> str:
+        try:
+            decode(file)
+        except UnreadableImage as error:
+            return error.reason
+        return ""
+
+    with ThreadPoolExecutor(8) as pool:
+        reasons = set(pool.map(reason, [small, tmp_path / "large.png"] * 50))
+    assert {text[:30] for text in reasons} == {"", "12000×10000 pixels are too man"}
+
+
+def test_decoding_changes_no_filter_of_warnings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # `catch_warnings` puts back what another thread has changed meanwhile.
+    monkeypatch.setattr(warnings, "catch_warnings", None)
+    decode(save(tmp_path, Image.fromarray(GREY)))
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "compressed tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pixels_are_as_stored_whatever_the_orientation(
+    tmp_path: Path, kind: str, orientation: int
+) -> None:
+    stored: npt.NDArray[np.uint8] = np.kron(GREY, np.ones((8, 8), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = tmp_path / f"image.{kind.rsplit(maxsplit=1)[-1]}"
+    options = {"compression": "tiff_lzw"} if kind == "compressed tif" else {}
+    Image.fromarray(stored).save(
+        file, exif=exif, **options, **{"webp": {"lossless": True}}.get(kind, {})
+    )
+    decoded = decode(file)
+    assert decoded.orientation == orientation
+    assert decoded.pixels.shape == stored.shape
+    assert np.abs(decoded.pixels.astype(int) - stored).max() <= (4 if kind == "jpg" else 0)
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0", b"\0" * 40])
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_a_damaged_exif_block_does_not_matter(tmp_path: Path, exif: bytes) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png", exif=exif)
+    decoded = decode(tmp_path / "a.png")
+    assert (decoded.pixels == GREY).all()
+    assert decoded.orientation == 1

@@ -1,5 +1,6 @@
 """Single-frame ultrasound DICOM, in files that pydicom writes."""
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,15 @@ from sonobench.images import UnreadableImage, decode
 pydicom = pytest.importorskip("pydicom")
 
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
+from pydicom.encaps import encapsulate  # noqa: E402
 from pydicom.pixels import compress, convert_color_space  # noqa: E402
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless  # noqa: E402
+from pydicom.uid import (  # noqa: E402
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    RLELossless,
+)
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (20, 31), dtype=np.uint8)
@@ -93,6 +101,10 @@ def test_a_file_is_dicom_by_what_is_in_it_not_by_its_name(tmp_path: Path) -> Non
     [
         ({"NumberOfFrames": 3}, "3 frames; export the frames that you mean as single images"),
         ({"BitsAllocated": 16, "BitsStored": 12}, "expected 8 bits a channel, found 16"),
+        ({"BitsStored": 7, "HighBit": 6}, "7 of 8 bits a channel are used, .* white is 127"),
+        ({"BitsStored": 1, "HighBit": 0}, "1 of 8 bits a channel are used"),
+        ({"PixelRepresentation": 1}, "its values are signed, so that black is not 0"),
+        ({"Rows": 20_000, "Columns": 1}, "1×20000 pixels: expected sides of 16,384 at most"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR; expected MONOCHROME1"),
         ({"Rows": 60_000, "Columns": 60_000}, "60000×60000 pixels are too many"),
         ({"PixelData": GREY.tobytes()[:100]}, "cannot be decoded"),
@@ -106,6 +118,35 @@ def test_what_cannot_be_used_is_refused_with_what_to_do(
         made = scan(GREY, "MONOCHROME2", **header)
         with pytest.raises(UnreadableImage, match=message):
             decoded(made, tmp_path)
+
+
+@pytest.mark.parametrize("part", ["meta information", "data set", "implicit data set"])
+def test_a_dicom_file_without_its_preamble_is_named_as_one(tmp_path: Path, part: str) -> None:
+    made = scan(GREY, "MONOCHROME2")
+    content = io.BytesIO()
+    if part == "meta information":
+        made.save_as(content, enforce_file_format=True)
+        stored = content.getvalue()[128 + 4 :]
+    else:
+        if part.startswith("implicit"):
+            made.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        made.save_as(content)
+        stored = content.getvalue()
+        stored = stored[stored.index(b"\x08\0\x16\0") :]
+    (tmp_path / "scan.png").write_bytes(stored)
+    with pytest.raises(UnreadableImage, match=r"a DICOM file without its first 128 bytes"):
+        decode(tmp_path / "scan.png")
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless])
+def test_a_program_in_place_of_compressed_pixels_is_not_drawn(tmp_path: Path, syntax: str) -> None:
+    made = scan(GREY, "MONOCHROME2")
+    made.file_meta.TransferSyntaxUID = syntax
+    program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 31 20\n%%EndComments\n"
+    made.PixelData = encapsulate([program])
+    made["PixelData"].VR = "OB"
+    with pytest.raises(UnreadableImage, match=r"cannot be decoded .*(?i:identify|decode)"):
+        decoded(made, tmp_path)
 
 
 def test_a_dicom_file_without_an_image_is_refused(tmp_path: Path) -> None:

@@ -70,12 +70,9 @@ def test_the_index_says_what_was_found(folders: dict[str, Path], files: list[Pat
 
 
 def test_an_unreadable_file_is_a_row_with_its_reason(folders: dict[str, Path]) -> None:
-    assert read_index(folders["index"])["error"].tolist() == [
-        "",
-        "",
-        "not an image that PIL can read",
-        "",
-    ]
+    errors = read_index(folders["index"])["error"].tolist()
+    assert errors == ["", "", errors[2], ""]
+    assert errors[2].startswith("not an image, or of no format that is read")
 
 
 def test_an_unreadable_image_cannot_be_taken_from_a_pack(folders: dict[str, Path]) -> None:

@@ -32,6 +32,8 @@ data_app = typer.Typer(
 
 _console = Console()
 _PREVIEWED = 5
+# A terminal takes minutes to show hundreds of thousands of lines, and nobody reads them.
+_MOST_LINES = 1000
 
 Name = Annotated[str, typer.Argument(help="A published dataset, as `data list` names it.")]
 DataRoot = Annotated[
@@ -171,10 +173,11 @@ def check(manifest: Annotated[Path, typer.Argument(help="A manifest.")]) -> None
             _console.print(
                 f"  {label}: {len(rows):,} images of {patients:,} patients", markup=False
             )
-    for message in checked.problems:
-        errors.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
-    for message in checked.doubts:
-        errors.print(message, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    for messages, colour in ((checked.problems, "red"), (checked.doubts, "yellow")):
+        for message in messages[:_MOST_LINES]:
+            errors.print(message, style=colour, markup=False, highlight=False, soft_wrap=True)
+        if (more := len(messages) - _MOST_LINES) > 0:
+            errors.print(f"… and {more:,} more", style=colour, markup=False)
     if checked.problems:
         errors.print(f"{len(checked.problems)} problems in {manifest}", style="red", markup=False)
         raise typer.Exit(2)

@@ -1,9 +1,11 @@
 """Everything that is wrong with a manifest and its images, at once."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -13,6 +15,8 @@ from sonobench.datasets.subjects import duplicate_groups
 from sonobench.images import UnreadableImage, decode
 
 _NAME = "manifest"
+# Files that are not there and are named one by one; images that a thread takes at a time.
+_SHOWN, _SHARD = 20, 16
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,16 @@ def check_manifest(file: Path, progress: Callable[[int, int], None]) -> Checked:
     """
     rows, problems = manifest.read(_NAME, file)
     samples = pd.DataFrame(rows)
-    messages, hashes = list(problems.messages), list[str | None]()
+    messages = list(problems.messages)
     if samples.empty:
         return Checked(samples, (*messages, "no images: there is only the header"))
-    with ThreadPoolExecutor() as pool:
-        found = pool.map(_pixels, [file.parent / row["path"] for row in rows])
-        for done, (row, (sha256, reason)) in enumerate(zip(rows, found, strict=True), 1):
-            if reason and row["path"]:
-                messages.append(f"row {row['row']}: {row['path']}: {reason}")
-            hashes.append(sha256)
-            progress(done, len(rows))
-    samples["pixel_sha256"] = pd.Series(hashes, dtype=object)
+    found = _read_all(file.parent, rows, progress)
+    named = [(row, image) for row, image in zip(rows, found, strict=True) if row["path"]]
+    messages += _absent([row for row, image in named if image.absent])
+    messages += [
+        f"row {row['row']}: {row['path']}: {image.reason}" for row, image in named if image.reason
+    ]
+    samples["pixel_sha256"] = pd.Series([image.sha256 for image in found], dtype=object)
     read = samples[samples["pixel_sha256"].notna()]
     messages += [found.message for found in label_conflicts(read)]
     messages += [
@@ -63,7 +66,68 @@ def check_manifest(file: Path, progress: Callable[[int, int], None]) -> Checked:
     # What has no patient was told above; it is not one patient.
     known = samples[samples["patient_id"] != f"{_NAME}/"]
     messages += [found.message for found in leaks(known, None, _NAME)]
-    return Checked(samples, (*messages, *_spelled_twice(known)), tuple(_two_patients(read)))
+    doubts = (*_two_patients(read), *_turned(named))
+    return Checked(samples, (*messages, *_spelled_twice(known)), doubts)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What a file gave: the hash of its pixels, or that it is absent, or why it cannot be read."""
+
+    sha256: str | None = None
+    orientation: int = 1
+    absent: bool = False
+    reason: str = ""
+
+
+def _read_all(
+    folder: Path, rows: Sequence[dict[str, Any]], progress: Callable[[int, int], None]
+) -> list[_Image]:
+    shards = [rows[start : start + _SHARD] for start in range(0, len(rows), _SHARD)]
+    found = list[_Image]()
+    with ThreadPoolExecutor() as pool:
+        for images in pool.map(lambda shard: [_read(folder, row["path"]) for row in shard], shards):
+            found += images
+            progress(len(found), len(rows))
+    return found
+
+
+def _read(folder: Path, path: str) -> _Image:
+    # Told from here, as a manifest of a million files in another place should not take minutes.
+    if not os.path.lexists(os.path.join(folder, path)):  # noqa: PTH118
+        return _Image(absent=True)
+    try:
+        decoded = decode(folder / path)
+    except UnreadableImage as error:
+        return _Image(reason=error.reason)
+    return _Image(decoded.sha256, decoded.orientation)
+
+
+def _absent(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Files that are not there: the first ones by name, and how many more there are."""
+    told = [f"row {row['row']}: {row['path']}: no such file" for row in rows[:_SHOWN]]
+    if more := rows[_SHOWN:]:
+        told.append(
+            f"rows {more[0]['row']} … {more[-1]['row']}: {len(more):,} more files are not there; "
+            "paths are relative to the manifest's folder"
+        )
+    return told
+
+
+def _turned(named: Sequence[tuple[dict[str, Any], _Image]]) -> list[str]:
+    """Images with an EXIF orientation, which viewers turn and networks do not see turned."""
+    turned = [(row, image.orientation) for row, image in named if image.orientation != 1]
+    if not turned:
+        return []
+    first = ", ".join(
+        f"{row['path']} (row {row['row']}, orientation {orientation})"
+        for row, orientation in turned[:3]
+    )
+    return [
+        f"{len(turned):,} images have an EXIF orientation, by which viewers turn them; first: "
+        f"{first}. Their pixels are taken as they are stored; store them turned if they are to be "
+        "seen so"
+    ]
 
 
 def _two_patients(samples: pd.DataFrame) -> list[str]:
@@ -88,17 +152,11 @@ def _spelled_twice(samples: pd.DataFrame) -> list[str]:
     ids = samples.drop_duplicates("patient_id").set_index("row")["patient_id"]
     ids = ids.str.removeprefix(f"{_NAME}/")
     plain = ids.str.casefold().str.removesuffix(".0").str.lstrip("0")
+    # A group a patient would take minutes for a million of them.
+    ids = ids[plain.duplicated(keep=False)]
     return [
         "patients that look like one, spelled in several ways: "
         + ", ".join(f"'{name}' (row {row})" for row, name in spellings.items())
         + "; spell a patient in one way, or call two patients differently"
         for _, spellings in ids.groupby(plain)
-        if len(spellings) > 1
     ]
-
-
-def _pixels(file: Path) -> tuple[str | None, str]:
-    try:
-        return decode(file).sha256, ""
-    except UnreadableImage as error:
-        return None, error.reason

@@ -2,7 +2,7 @@
 
 import csv
 import posixpath
-import unicodedata
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
@@ -14,6 +14,8 @@ from sonobench.datasets.cohort import DatasetError
 _SHOWN = 20
 # File systems take 255 bytes a name and some thousand a path; a suffix may still be added.
 _LONGEST_NAME, _LONGEST_PATH = 250, 1000
+# Unicode's category Cc.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Problems:
@@ -130,7 +132,7 @@ def one_of(
 
 def inside(path: str, problems: Problems, row: int) -> str:
     """A path in one spelling; empty, and a problem, where it leaves the folder of the file."""
-    if any(unicodedata.category(letter) == "Cc" for letter in path):
+    if _CONTROL.search(path):
         problems.add(row, f"path {path!r} has a control character in it")
         return ""
     normal = posixpath.normpath(path.replace("\\", "/"))

@@ -1,17 +1,32 @@
 """One image file to pixels, and the hash that says whether two files are the same image."""
 
 import hashlib
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from sonobench.images.dicom import NotReadable, is_dicom, read_dicom
+from sonobench.images.dicom import NotReadable, is_dicom, lacks_preamble, read_dicom
+from sonobench.images.size import too_large
 
+# Pillow's names of what is read. Others of its formats are hardly tested, or start programs:
+# PostScript is drawn by Ghostscript, whatever the file is called.
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+# What takes the turn of an EXIF orientation back.
+_TURNED_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
 
 
 class UnreadableImage(ValueError):
@@ -24,9 +39,16 @@ class UnreadableImage(ValueError):
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pixels of one image: uint8, (H, W) where its three channels are equal, else (H, W, 3)."""
+    """One image.
+
+    Attributes:
+        pixels: uint8, (H, W) where its three channels are equal, else (H, W, 3).
+        orientation: what the file's EXIF tag says, 1 to 8; 1 is upright, or no tag. The pixels are
+            as they are stored, whatever it says.
+    """
 
     pixels: npt.NDArray[np.uint8]
+    orientation: int = 1
 
     @property
     def channels(self) -> int:
@@ -43,54 +65,125 @@ class Decoded:
 def decode(path: Path) -> Decoded:
     """Read an 8-bit grey, RGB, RGBA or palette image as the official pipelines do: as RGB.
 
-    Alpha is dropped, not blended (PIL's ``convert("RGB")``). Of a DICOM file the pixels are read
-    and nothing else (`sonobench.images.dicom`).
+    The file is one of `FORMATS` by its content; its name says nothing. Alpha is dropped, not
+    blended (PIL's ``convert("RGB")``). Pixels are as they are stored in every format: an EXIF
+    orientation does not turn them, as annotations are made on stored pixels and the official
+    pipelines do not turn them either. Of a DICOM file the pixels are read and nothing else
+    (`sonobench.images.dicom`).
 
     Raises:
-        UnreadableImage: missing, truncated, not an image, of several frames, or of more than 8 bits
-            a channel.
+        UnreadableImage: missing, truncated, not an image, of several frames, of more than 8 bits
+            a channel, or larger than `sonobench.images.size` allows.
     """
-    try:
+    with _named(path):
         if is_dicom(path):
-            return _decoded(read_dicom(path))
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                # PIL reads PNG files of 16 bits a channel as RGB, with half of their bits.
-                deep = any(";16" in str(part) for part in getattr(image, "tile", ()))
-                if image.mode not in _EIGHT_BIT or deep:
-                    raise UnreadableImage(
-                        path,
-                        "expected 8 bits a channel, found "
-                        + ("16" if deep else f"PIL mode {image.mode}")
-                        + "; convert it to 8-bit grey or RGB",
-                    )
-                if (frames := getattr(image, "n_frames", 1)) > 1:
-                    raise UnreadableImage(
-                        path, f"expected one image, found {frames} in it; save the one you mean"
-                    )
-                if image.mode in ("1", "L"):
-                    return Decoded(np.asarray(image.convert("L")))
-                pixels = np.asarray(image.convert("RGB"))
+            return Decoded(_one_channel_if_grey(read_dicom(path)))
+        # A file and not a path: PIL maps an uncompressed TIFF with its sides exchanged where its
+        # orientation exchanges them, and its pixels would be mixed.
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            _refuse(path, image)
+            # Of a PNG it may stand after the pixels, so that reading it reads those.
+            orientation = _orientation(image)
+            as_stored = image.convert("L" if image.mode in ("1", "L") else "RGB")
+            # Pillow turns TIFF files, and no others, as it loads them.
+            if image.format == "TIFF" and orientation in _TURNED_BACK:
+                as_stored = as_stored.transpose(_TURNED_BACK[orientation])
+            return Decoded(_one_channel_if_grey(np.asarray(as_stored)), orientation)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with the file is an `UnreadableImage`."""
+    try:
+        yield
     except FileNotFoundError:
         raise UnreadableImage(path, "no such file") from None
     except NotReadable as error:
         raise UnreadableImage(path, str(error)) from None
     except UnidentifiedImageError:
-        raise UnreadableImage(path, "not an image that PIL can read") from None
+        if lacks_preamble(path):
+            reason = (
+                "a DICOM file without its first 128 bytes and the 'DICM' after them; write it anew "
+                "with whatever exports it, or export it as PNG"
+            )
+        else:
+            reason = f"not an image, or of no format that is read ({', '.join(FORMATS)}, DICOM)"
+        raise UnreadableImage(path, reason) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UnreadableImage(path, "too many pixels for an image") from None
     except UnreadableImage:
         raise
     # PIL's decoders raise OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error …
     # on damaged files; whatever it was, this file cannot be read and the message carries the cause.
     except Exception as error:
         raise UnreadableImage(path, f"cannot be decoded ({error})") from None
-    return _decoded(pixels)
 
 
-def _decoded(pixels: npt.NDArray[np.uint8]) -> Decoded:
-    """Three equal channels are one."""
+def _refuse(path: Path, image: Image.Image) -> None:
+    """Refuse what its header says that it is.
+
+    Raises:
+        UnreadableImage: too large, of more than 8 bits a channel, or several images.
+    """
+    if reason := too_large(*image.size):
+        raise UnreadableImage(path, reason)
+    bits = _bits(path, image)
+    if image.mode not in _EIGHT_BIT or bits > 8:
+        found = f"{bits}" if bits > 8 else f"PIL mode {image.mode}"
+        raise UnreadableImage(
+            path,
+            f"expected 8 bits a channel, found {found}; convert it to 8-bit grey or RGB",
+        )
+    if (frames := getattr(image, "n_frames", 1)) > 1:
+        raise UnreadableImage(
+            path, f"expected one image, found {frames} in it; save the one you mean"
+        )
+
+
+def _bits(path: Path, image: Image.Image) -> int:
+    """Bits of a channel, where they are more than the 8 that PIL reads of them.
+
+    PIL reads colour of more bits as 8-bit RGB without a word.
+    """
+    tiles = getattr(image, "tile", ())
+    if image.format == "JPEG2000":
+        return _jpeg2000_bits(path)
+    if image.format == "PPM" and image.mode == "RGB":
+        # A plain tuple before Pillow 11; the last argument is the largest value.
+        largest = [args[-1] for *_, args in tiles if isinstance(args, tuple)]
+        return max(
+            (int(value).bit_length() for value in largest if isinstance(value, int)), default=8
+        )
+    return 16 if any(";16" in str(tile) for tile in tiles) else 8
+
+
+def _jpeg2000_bits(path: Path) -> int:
+    """Of the codestream's first channels: the SIZ segment after its SOC marker."""
+    with path.open("rb") as file:
+        start = file.read(1 << 16)
+    at = start.find(b"\xff\x4f\xff\x51")
+    if at < 0:
+        return 8
+    # Two markers, then length, capabilities and eight sizes; the count of channels; 3 bytes a one.
+    count = int.from_bytes(start[at + 40 : at + 42])
+    depths = start[at + 42 : at + 42 + 3 * count : 3]
+    return max((1 + (depth & 0x7F) for depth in depths), default=8)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    # A damaged EXIF block says nothing about the orientation, and the pixels do not need it.
+    except Exception:
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _one_channel_if_grey(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """(H, W) where the three channels are equal."""
     if pixels.ndim == 2:
-        return Decoded(pixels)
+        return pixels
     if (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
-        return Decoded(np.ascontiguousarray(pixels[..., 0]))
-    return Decoded(pixels)
+        return np.ascontiguousarray(pixels[..., 0])
+    return pixels

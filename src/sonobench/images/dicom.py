@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+
+from sonobench.images.size import too_large
 
 _MAGIC, _PREAMBLE = b"DICM", 128
 _GREY = ("MONOCHROME1", "MONOCHROME2")
@@ -26,6 +27,22 @@ def is_dicom(path: Path) -> bool:
         return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
 
 
+def lacks_preamble(path: Path) -> bool:
+    """Whether a file that `is_dicom` does not know starts as a DICOM data set does.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(8)
+    group, element = (int.from_bytes(start[at : at + 2], "little") for at in (0, 2))
+    length = int.from_bytes(start[4:], "little")
+    # The first element of the meta information, or of the identification: with the two letters of
+    # its type, or else with a length, which is short.
+    typed = start[4:6].isalpha() and start[4:6].isupper()
+    return len(start) == 8 and group in (2, 8) and element <= 0x60 and (typed or length <= 64)
+
+
 def read_dicom(path: Path) -> npt.NDArray[np.uint8]:
     """Pixels as they are shown: uint8, (H, W) or (H, W, 3) RGB.
 
@@ -33,8 +50,8 @@ def read_dicom(path: Path) -> npt.NDArray[np.uint8]:
     ultrasound is stored as it was on the screen.
 
     Raises:
-        NotReadable: several frames, more than 8 bits, a palette, too many pixels, or pydicom is
-            not installed; whatever pydicom raises on a damaged file.
+        NotReadable: several frames, other than 8 bits, signed values, a palette, too large, or
+            pydicom is not installed; whatever pydicom raises on a damaged file.
     """
     try:
         # Optional: most who use this package have no DICOM files.
@@ -48,7 +65,7 @@ def read_dicom(path: Path) -> npt.NDArray[np.uint8]:
     _check(header)
     pixels = pixel_array(header)
     if header.PhotometricInterpretation == "MONOCHROME1":
-        pixels = (2 ** int(header.BitsStored) - 1) - pixels
+        pixels = 255 - pixels
     return np.ascontiguousarray(pixels, dtype=np.uint8)
 
 
@@ -61,14 +78,21 @@ def _check(header: Any) -> None:
             f"a DICOM file of {frames} frames; export the frames that you mean as single images, "
             "each with a row of its own"
         )
-    bits = int(header.BitsAllocated)
-    if bits != 8:
-        raise NotReadable(f"expected 8 bits a channel, found {bits}; export it as 8-bit PNG")
+    allocated, stored = int(header.BitsAllocated), int(header.BitsStored)
+    if allocated != 8:
+        raise NotReadable(f"expected 8 bits a channel, found {allocated}; export it as 8-bit PNG")
+    if stored != 8:
+        raise NotReadable(
+            f"{stored} of 8 bits a channel are used, so that white is {2**stored - 1} and not 255; "
+            "export it as 8-bit PNG"
+        )
+    if int(header.get("PixelRepresentation") or 0):
+        raise NotReadable("its values are signed, so that black is not 0; export it as 8-bit PNG")
     kind = str(header.PhotometricInterpretation)
     if kind not in _GREY + _COLOUR:
         raise NotReadable(
             f"photometric interpretation {kind}; expected {', '.join(_GREY + _COLOUR)}. Export it "
             "as PNG"
         )
-    if int(header.Rows) * int(header.Columns) > (Image.MAX_IMAGE_PIXELS or np.inf):
-        raise NotReadable(f"{header.Columns}×{header.Rows} pixels are too many for an image")
+    if reason := too_large(int(header.Columns), int(header.Rows)):
+        raise NotReadable(reason)

@@ -33,12 +33,12 @@ def _write_phantom(tasks: Sequence[Task], store: Store, progress: Progress) -> N
 
 def index_task(file_hashes: Sequence[str]) -> Task:
     """What the decoding of a cohort's files found."""
-    return Task("index", 2, {"files": digest(file_hashes)})
+    return Task("index", 3, {"files": digest(file_hashes)})
 
 
 def pack_task(file_hashes: Sequence[str], geometry: Geometry) -> Task:
     """A cohort's images under one geometry."""
-    return Task("pack", 1, {"files": digest(file_hashes), "geometry": asdict(geometry)})
+    return Task("pack", 2, {"files": digest(file_hashes), "geometry": asdict(geometry)})
 
 
 def decode_job(
