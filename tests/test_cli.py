@@ -107,12 +107,29 @@ def test_a_factory_is_found_in_the_working_directory(
         "    network = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())\n"
         "    return network, EncoderCard('mine', Preprocess(Geometry('squash', 32)), 48)\n"
     )
+    # What is installed stands before it.
+    (tmp_path / "timm.py").write_text("raise ImportError('mine')")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.setattr("sys.path", [entry for entry in sys.path if entry])
     protocol = write_protocol(encoders=[{"python": "factory_of_cli_test:build"}])
     code, shown = call("run", protocol, "--out", tmp_path / "run", "--workers", 1)
     assert code == 0, shown
     assert "factory_of_cli_test:build" in shown
+    assert sys.path[-1] == str(tmp_path)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count("modules are looked for in the working directory too") == 1
+
+
+@pytest.mark.parametrize("option", ["--dry-run", "--no-images"])
+def test_a_run_without_a_factory_does_not_look_for_modules_in_the_working_directory(
+    write_protocol: WriteProtocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    path = [entry for entry in sys.path if entry]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*path])
+    code, _ = call("run", write_protocol(), "--out", tmp_path / "run", "--workers", 1, option)
+    assert code == 0
+    assert sys.path == path
 
 
 def test_a_dry_run_names_missing_weights(

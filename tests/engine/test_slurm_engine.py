@@ -43,8 +43,15 @@ def engine(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Slur
 
 
 def test_everything_is_made_in_order_and_shown_at_the_driver(
-    engine: SlurmEngine, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    engine: SlurmEngine,
+    store: Store,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A module of the working directory stands before no other.
+    (tmp_path / "pickle.py").write_text("raise ImportError('mine')")
+    monkeypatch.chdir(tmp_path)
     spoken = Job("spoken", (task("x"),), engine_jobs.speak, total=100, unit="images")
     assert engine.run([*chain(tmp_path / "calls"), spoken]) == []
     assert sorted(lines(tmp_path / "calls")) == ALL_OF_CHAIN
@@ -53,6 +60,14 @@ def test_everything_is_made_in_order_and_shown_at_the_driver(
     assert "spoken: done, 100 images" in caplog.text
     # Of what went well nothing is left beside the store.
     assert list((tmp_path / "slurm").iterdir()) == []
+
+
+def test_a_folder_whose_name_would_add_a_line_to_the_script_is_refused(
+    store: Store, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run\n#SBATCH --wrap=x"
+    with pytest.raises(EngineError, match=r"run\\n#SBATCH --wrap=x'.*control character"):
+        SlurmEngine(store, folder, workers=1, cluster="local")
 
 
 def test_a_failing_job_does_not_stop_the_others_and_is_not_tried_again(

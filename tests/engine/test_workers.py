@@ -1,5 +1,6 @@
 """Worker processes: one that dies, or cannot be given its job, costs that job alone."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -41,6 +42,18 @@ def test_a_function_that_cannot_be_sent_fails_its_job(store: Store, tmp_path: Pa
     assert failure.job == "local"
     assert "cannot be sent to a worker process" in failure.error
     assert sorted(lines(calls)) == ALL_OF_CHAIN
+
+
+def test_modules_of_the_working_directory_do_not_stand_before_others(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("pickle", "random", "sonobench"):
+        (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    assert LocalEngine(store, workers=2).run(chain(tmp_path / "calls")) == []
+    assert not (tmp_path / "ran").exists()
+    assert os.environ == before
 
 
 def test_a_script_without_a_main_guard_can_use_workers(store: Store, tmp_path: Path) -> None:

@@ -153,6 +153,15 @@ def test_controls_that_are_listed_are_not_added_again() -> None:
         ({"external": [{"loader": "african_planes", "classes": ["Ear"]}]}, "training classes: Ear"),
         ({"classes": ["a", "a"]}, "classes must differ"),
         ({"adaptations": {"linear_probe": {"penalties": [0.1, 1]}}}, "descending"),
+        ({"encoders": [{"name": "usfm", "label": "a" * 81}]}, "has 81 characters.*at most 80"),
+        ({"encoders": [{"python": f"{'a' * 250}:b"}]}, "has 252 characters.*a shorter 'label'"),
+        ({"name": "a" * 250}, "name\n.*at most 80 characters"),
+        ({"external": [{"loader": "african_planes", "name": "a" * 81}]}, "at most 80 characters"),
+        ({"resources": {"slurm": {"partition": "gpu\n#SBATCH --wrap=x"}}}, r"partition: .*U\+000A"),
+        ({"resources": {"slurm": {"comment": "a\u2028b"}}}, r"comment: .*U\+2028"),
+        ({"resources": {"slurm": {"account": "a\0"}}}, r"account: .*U\+0000"),
+        ({"resources": {"slurm": {"a\nb": 1}}}, "expected an option of sbatch by its long name"),
+        ({"resources": {"slurm": {"--partition": "a"}}}, "without dashes before it"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(
@@ -173,6 +182,12 @@ def test_an_encoder_is_labelled_by_what_it_is_unless_a_label_is_given() -> None:
     assert EncoderEntry.model_validate("timm:resnet18").label == "timm:resnet18"
     assert EncoderEntry(embeddings="folder/mine.parquet").label == "mine.parquet"
     assert EncoderEntry(name="usfm", label="ours").label == "ours"
+
+
+def test_labels_and_options_of_usual_length_are_taken() -> None:
+    slurm = {"partition": "gpu", "gres": "gpu:a100:1", "mem_per_cpu": 4, "comment": "Zürich, 2×"}
+    made = protocol(encoders=[{"name": "usfm", "label": "a" * 80}], resources={"slurm": slurm})
+    assert made.resources.slurm == slurm
 
 
 def test_a_label_becomes_a_file_name() -> None:

@@ -1,6 +1,5 @@
 """Commands, their options, and how errors and tables are shown."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -131,8 +130,6 @@ def run(
     from sonobench.dry_run import dry_run
 
     overrides = settings or []
-    # A protocol's Python factory is looked for in the working directory, as `python -m` would.
-    sys.path.insert(0, str(Path.cwd()))
     with user_errors():
         if dry:
             plan = benchmark.Plan.make(protocol, out, data_root, store, device, overrides)

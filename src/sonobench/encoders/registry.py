@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+import logging
+import sys
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -39,6 +41,8 @@ from sonobench.encoders.hints import what_it_seems
 from sonobench.encoders.weights import find_weights
 from sonobench.protocol import EncoderEntry, Precision
 from sonobench.protocol.section import unknown_key
+
+_logger = logging.getLogger("sonobench")
 
 # One module a family, in the order in which they are listed.
 _FAMILIES = (
@@ -222,14 +226,24 @@ def _spec(
     return EncoderSpec(entry.label, entry, card, seed, checkpoint, identity)
 
 
+def _look_in_working_directory(path: str) -> None:
+    """Let modules be found in the working directory, after all that is installed."""
+    here = str(Path.cwd())
+    if here in sys.path or "" in sys.path:
+        return
+    sys.path.append(here)
+    _logger.info("python: %s: modules are looked for in the working directory too: %s", path, here)
+
+
 def _call_factory(path: str) -> tuple[nn.Module, EncoderCard]:
+    _look_in_working_directory(path)
     module, _, name = path.partition(":")
     try:
         factory = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise EncoderError(
             f"python: {path}: expected package.module:factory that can be imported from the "
-            f"working directory or the environment ({error})"
+            f"environment or else the working directory ({error})"
         ) from None
     try:
         made = factory()

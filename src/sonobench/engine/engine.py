@@ -1,11 +1,12 @@
 """How every engine runs jobs: the plan's order, driven through a pool of places to run them."""
 
 import logging
+import os
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Protocol
 
@@ -70,7 +71,7 @@ class Engine(ABC):
         """
         plan = Plan(jobs, self.store)
         self.jobs += jobs
-        with Display(len(jobs)) as display:
+        with Display(len(jobs)) as display, _safe_path():
             try:
                 with self._pool(display) as pool:
                     drive(plan, pool, display, self.store)
@@ -87,6 +88,24 @@ class Engine(ABC):
     @abstractmethod
     def _pool(self, display: Display) -> AbstractContextManager[Pool]:
         """Where jobs run while the block does."""
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Python processes that are started do not look for modules in the working directory first.
+
+    A worker imports much before it knows its job; a `pickle.py` in a folder of somebody's images
+    would run. What this process finds there a worker finds too, after all else.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 class _Queue:

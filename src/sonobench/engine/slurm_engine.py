@@ -46,7 +46,8 @@ class SlurmEngine(Engine):
         cluster: `slurm`, or `local`: submitit's own executor of processes on this machine.
 
     Raises:
-        EngineError: submitit is not installed, or this machine cannot submit.
+        EngineError: submitit is not installed, this machine cannot submit, or the folder's name
+            has a control character in it.
     """
 
     def __init__(
@@ -69,6 +70,12 @@ class SlurmEngine(Engine):
             raise EngineError(
                 "the engine 'slurm' needs the command sbatch, which is not here; run on a machine "
                 "that can submit jobs"
+            )
+        # It becomes a line of the script that Slurm runs.
+        if not str(folder.absolute()).isprintable():
+            raise EngineError(
+                f"the engine 'slurm' cannot write into {str(folder)!r}, whose name has a control "
+                "character in it; choose another folder (--out)"
             )
         self._folder = folder
         self._workers = workers

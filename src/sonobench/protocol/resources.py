@@ -1,8 +1,10 @@
 """What tasks may take of a cluster: the one part of a protocol that changes no result."""
 
+import re
+import unicodedata
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sonobench.protocol.section import Section
 
@@ -46,3 +48,20 @@ class Resources(Section):
         description="local: submitit starts processes of this machine in place of Slurm jobs, to "
         "try a set-up.",
     )
+
+    @field_validator("slurm")
+    @classmethod
+    def _one_line_each(cls, options: dict[str, str | int]) -> dict[str, str | int]:
+        """Each becomes a line of a script that Slurm runs, and must not become several."""
+        for name, value in options.items():
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+                raise ValueError(
+                    f"{name!r}: expected an option of sbatch by its long name, without dashes "
+                    "before it: letters, digits, '-' and '_'"
+                )
+            if hidden := [c for c in str(value) if unicodedata.category(c) in ("Cc", "Zl", "Zp")]:
+                raise ValueError(
+                    f"{name}: has a control character in it (U+{ord(hidden[0]):04X}); an option of "
+                    "sbatch is one line"
+                )
+        return options

@@ -21,6 +21,9 @@ FETAL_PLANES = (
     "Other",
 )
 
+# Names become parts of file names, and two of them stand in one.
+LONGEST_NAME = 80
+
 AdaptationName = Literal["linear_probe", "full_finetune", "lora", "head_only"]
 
 
@@ -36,6 +39,7 @@ class Dataset(Section):
     name: str = Field(
         default="",
         pattern=r"^[A-Za-z0-9_.-]*$",
+        max_length=LONGEST_NAME,
         description="Name in tables; the loader's name if not given.",
     )
     path: str | None = Field(
@@ -156,6 +160,11 @@ class EncoderEntry(Section):
         if not self.label:
             label = self.name or (self.python or self.embeddings or "").split("/")[-1]
             object.__setattr__(self, "label", label)
+        if len(self.label) > LONGEST_NAME:
+            raise ValueError(
+                f"the label '{self.label[:20]}…' has {len(self.label)} characters, expected at "
+                f"most {LONGEST_NAME}, as it names files; give a shorter 'label'"
+            )
         return self
 
 
@@ -264,7 +273,9 @@ class Evaluation(Section):
 class Protocol(Section):
     """One benchmark: on whom, with which encoders, adapted how, judged how."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Name of the protocol.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_.-]+$", max_length=LONGEST_NAME, description="Name of the protocol."
+    )
     description: str = Field(default="", description="What is asked, in a sentence or two.")
     source: Dataset = Field(description="The cohort that models are trained and tested on.")
     external: tuple[Dataset, ...] = Field(default=(), description="Cohorts only tested on.")
