@@ -110,6 +110,15 @@ def test_features_computed_elsewhere_are_one_file(
         (lambda t: pd.concat([t, t.iloc[:1]]), "stands there twice"),
         (lambda t: t.drop(columns="features"), "expected Parquet with the columns image_id and"),
         (lambda t: t.assign(features=[np.full(2, np.nan)] * len(t)), "are not finite"),
+        (lambda t: t.assign(features=[np.full(2, 1e300)] * len(t)), "are not finite"),
+        (lambda t: t.assign(features=1.5), "'home/images/.*a list of numbers, found 1.5"),
+        (lambda t: t.assign(features=[None, *t["features"][1:]]), "list of numbers, found None"),
+        (lambda t: t.assign(features=[["x", "y"]] * len(t)), "a list of numbers, found object"),
+        (lambda t: t.assign(features=[[], *t["features"][1:]]), r"a list of numbers, found .*\(0,"),
+        (
+            lambda t: t.assign(features=[np.ones(3), *t["features"][1:]]),
+            "most have 2 numbers, those of 'home/images/.*' 3",
+        ),
     ],
 )
 def test_features_that_do_not_fit_fail_alone(  # type: ignore[no-untyped-def]

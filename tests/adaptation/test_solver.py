@@ -79,6 +79,21 @@ def test_the_default_grid_is_certified_to_its_weak_end(data: Cohort) -> None:
         assert path.objective[fold, -1] <= best * (1 + 1e-4)
 
 
+@pytest.mark.parametrize("shape", [(600, 64, 5, 3), (900, 200, 6, 3)])
+@pytest.mark.parametrize(
+    "penalties", [np.logspace(1, -6, 15), np.logspace(-1, -3, 5), [1e-4], [1e-6]]
+)
+def test_the_chosen_solution_has_the_optimums_probabilities_whatever_the_grid(
+    shape: tuple[int, int, int, int], penalties: Any
+) -> None:
+    data = cohort(*shape)
+    path = data.fit(np.array(penalties))
+    for fold, chosen in enumerate(path.chosen):
+        assert path.converged[fold, chosen]
+        expected = oracle(data, fold, path.penalties[chosen]).probabilities
+        np.testing.assert_allclose(probabilities(data, path, fold, chosen), expected, atol=1e-5)
+
+
 def test_a_feature_that_is_constant_in_a_fold_has_no_weight_there() -> None:
     data = cohort()
     data.features[:, 3] = np.where(data.train[0], 0.0, data.features[:, 3])

@@ -75,7 +75,7 @@ def descend(
     penalty: Tensor,
     weights: Tensor,
     logits: Tensor,
-    tolerance: float,
+    tolerance: float | Tensor,
     exact: Evaluation | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Go from a starting point to where the gradient is within the tolerance, or stall.
@@ -86,7 +86,7 @@ def descend(
         weights: (P, K, D) float64 to start from, on the fold's own standardised features.
         logits: (P, K, N) of all images at the starting point; in their precision is computed
             what is not a product.
-        tolerance: for the largest absolute entry of the gradient.
+        tolerance: for the largest absolute entry of the gradient; of all, or (P,).
         exact: the evaluation at the starting point, whose gradient is then started from.
             Everything after that is computed as a change, so that with logits in double
             precision float32's rounding is relative to the change and not to the whole. This is
@@ -197,7 +197,7 @@ def _start(
     penalty: Tensor,
     weights: Tensor,
     logits: Tensor,
-    tolerance: float,
+    tolerance: float | Tensor,
     exact: Evaluation | None,
 ) -> _Running:
     logits, weight = logits[:, :, rotated.rows], rotated.weight[fold][:, None]
@@ -217,7 +217,10 @@ def _start(
         fold=fold,
         penalty=penalty.float()[:, None, None],
         weight=weight,
-        largest_aim=(_FLOOR * rotated.largest(fold, gradient)).clamp_min(_AIM * tolerance),
+        largest_aim=torch.maximum(
+            _FLOOR * rotated.largest(fold, gradient),
+            torch.as_tensor(_AIM * tolerance, dtype=torch.float32, device=fold.device),
+        ),
         decrement_aim=(_DECREMENT * objective).float(),
         start_residual=residual,
         start_gradient=gradient,

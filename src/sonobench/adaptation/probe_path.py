@@ -7,6 +7,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+# A path begins at λ = 10 at the latest and falls by ten at most, whatever the penalties that are
+# asked for: from further away a gradient within the tolerance can be far from the solution.
+_STRONG, _FALL = 10.0, 10.0
+
 
 class ProbeData(NamedTuple):
     """Features (N, D) float32, labels (N,), and the images of each fold, (F, N) bool."""
@@ -43,7 +47,8 @@ class ProbePath:
         objective: (F, L) in double precision.
         gradient: (F, L) the certificate: largest absolute entry of the gradient on the features as
             the fold standardises them, in double precision.
-        converged: (F, L) whether the certificate is within the tolerance.
+        converged: (F, L) whether the certificate is within the tolerance, and, of the chosen
+            solution, whether its probabilities have settled (`fit_path`).
         iterations: (F, L).
         fitted: (F, L) False where the fold's path had ended; the rest is NaN, zero and False there.
         validation_nll: (F, L) mean cross-entropy on the fold's validation images.
@@ -85,3 +90,11 @@ def has_ended(loss: npt.NDArray[np.float64], patience: int | None) -> bool:
         return False
     best_before = np.minimum.accumulate(loss)[:-1]
     return bool((loss[1:] > best_before)[-patience:].all())
+
+
+def penalties_between(last: float, penalty: float) -> list[float]:
+    """Penalties to walk over on the way from one, or from infinity, to the next."""
+    start = min(last, max(_STRONG, penalty))
+    falls = int(np.ceil(np.log(start / penalty) / np.log(_FALL) - 1e-9))
+    walk = np.geomspace(start, penalty, falls + 1)[:-1] if falls else np.empty(0)
+    return [float(between) for between in walk if between < last]

@@ -14,7 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve, qr
 
-from sonobench.adaptation.probe_path import ProbeData, ProbePath, ProbeSettings, has_ended
+from sonobench.adaptation.probe_path import (
+    ProbeData,
+    ProbePath,
+    ProbeSettings,
+    has_ended,
+    penalties_between,
+)
 
 Matrix = npt.NDArray[np.float64]
 
@@ -27,8 +33,6 @@ _STEPS = 100
 _DIRECT = 300
 # Products after which conjugate gradients give way to a new factor.
 _PRODUCTS = 12
-# A path begins at λ = 10 at the latest and falls by ten at most: Newton's method is then near.
-_STRONG, _FALL = 10.0, 10.0
 
 
 def is_solved_in_span(n_train: int, n_features: int, n_classes: int) -> bool:
@@ -60,7 +64,7 @@ def span_path(
         for step, penalty in enumerate(penalties):
             if has_ended(loss[fold, :step], settings.patience):
                 break
-            for between in _between(last, penalty):
+            for between in penalties_between(last, penalty):
                 unknowns, _ = problem.minimise(unknowns, between, _GRADIENT)
             last = penalty
             stop = min(_GRADIENT, settings.tolerance)
@@ -88,14 +92,6 @@ def span_path(
         chosen=chosen,
         at_edge=(chosen == 0) | (chosen == len(penalties) - 1),
     )
-
-
-def _between(last: float, penalty: float) -> list[float]:
-    """Penalties to walk over on the way from one to the next."""
-    start = min(last, max(_STRONG, penalty))
-    falls = int(np.ceil(np.log(start / penalty) / np.log(_FALL) - 1e-9))
-    walk = np.geomspace(start, penalty, falls + 1)[:-1] if falls else np.empty(0)
-    return [float(between) for between in walk if between < last]
 
 
 class _Problem:

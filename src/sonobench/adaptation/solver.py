@@ -23,7 +23,13 @@ from torch import Tensor
 from sonobench.adaptation.probe_coordinates import RotatedFeatures
 from sonobench.adaptation.probe_descent import descend, extrapolate
 from sonobench.adaptation.probe_objective import Evaluation, ProbeObjective
-from sonobench.adaptation.probe_path import ProbeData, ProbePath, ProbeSettings, has_ended
+from sonobench.adaptation.probe_path import (
+    ProbeData,
+    ProbePath,
+    ProbeSettings,
+    has_ended,
+    penalties_between,
+)
 from sonobench.adaptation.probe_span import is_solved_in_span, span_path
 from sonobench.encoders import tf32
 
@@ -31,6 +37,10 @@ from sonobench.encoders import tf32
 _RECENT = 4
 # Rounds of iterative refinement at most; ill-conditioned features take two or three.
 _ROUNDS = 20
+# A chosen solution is refined until a round, which divides its gradient by a hundred, changes no
+# probability by more. What is left to change is then a small part of it.
+_SETTLED = 1e-5
+_FURTHER = 0.01
 
 
 @tf32(False)
@@ -59,7 +69,9 @@ def fit_path(
         n_classes: K.
         penalties: (L,) λ, positive, from strong to weak.
         tolerance: for the certificate. At weak penalties that alone is little, and solutions are
-            taken further, to where the objective would fall by some 1e-6 of itself.
+            taken further, to where the objective would fall by some 1e-6 of itself. The chosen
+            solution of each fold is taken to where no probability of an image that it is trained or
+            chosen on changes by more than 1e-5.
         patience: how many values in a row of the selection metric that are worse than the best so
             far end a fold's path; None fits all penalties.
         selection: the metric on the validation images that chooses the penalty.
@@ -130,6 +142,8 @@ def _shared_path(
 
     every_fold = torch.arange(n_folds, device=device)
     recent = [_at_class_frequencies(objective, every_fold)]
+    # Of each fold the best solution so far, or of all penalties at once the last.
+    best = recent[-1].select(every_fold)
     batches = [np.arange(n_penalties)] if all_at_once else np.arange(n_penalties)[:, None]
     for batch in batches:
         running = [f for f in range(n_folds) if not has_ended(loss[f, : batch[0]], patience)]
@@ -137,15 +151,21 @@ def _shared_path(
             if on_progress is not None:
                 on_progress(n_penalties, n_penalties)
             break
+        if not all_at_once:
+            last = penalties[batch[0] - 1] if batch[0] else np.inf
+            for between in penalties_between(last, penalties[batch[0]]):
+                fold = torch.tensor(running, device=device)
+                penalty = torch.full_like(fold, between, dtype=torch.float64)
+                start = _extrapolate(rotated, fold, penalty, recent)
+                solution, _ = _solve(objective, rotated, fold, penalty, start, tolerance)
+                recent = _with_latest(recent, fold, solution)
         fold = torch.tensor(running, device=device).repeat_interleave(len(batch))
         position = np.tile(batch, len(running))
         penalty = torch.from_numpy(penalties[position]).to(device)
         start = _extrapolate(rotated, fold, penalty, recent)
         solution, steps = _solve(objective, rotated, fold, penalty, start, tolerance)
         if not all_at_once:
-            latest = recent[-1].select(every_fold)
-            latest.put(fold, solution)
-            recent = [*recent[-_RECENT + 1 :], latest]
+            recent = _with_latest(recent, fold, solution)
 
         on_original, bias = objective.on_original(fold, solution.weights, solution.intercepts)
         where = fold.cpu().numpy(), position
@@ -155,7 +175,11 @@ def _shared_path(
         gradient[where] = solution.certificate.cpu().numpy()
         nll[where] = solution.validation_nll.cpu().numpy()
         macro_f1[where] = solution.validation_macro_f1.cpu().numpy()
-        loss[where] = nll[where] if selection == "nll" else -macro_f1[where]
+        found = nll[where] if selection == "nll" else -macro_f1[where]
+        if not all_at_once:
+            better = torch.from_numpy(found < loss[running].min(1)).to(device)
+            best.put(fold[better], solution.select(better.nonzero()[:, 0]))
+        loss[where] = found
         iterations[where] = steps.cpu().numpy()
         fitted[where] = True
         if on_progress is not None:
@@ -170,13 +194,30 @@ def _shared_path(
         array[~fitted] = np.nan
     iterations[~fitted] = 0
     chosen = np.nanargmin(loss, axis=1)
+    if all_at_once:
+        # Problems stand fold by fold.
+        place = torch.from_numpy(chosen).to(device) + every_fold * n_penalties
+        best = solution.select(place)
+    at_chosen = np.arange(n_folds), chosen
+    penalty = torch.from_numpy(penalties[chosen]).to(device)
+    best, steps, settled = _settle(objective, rotated, every_fold, penalty, best)
+    on_original, bias = objective.on_original(every_fold, best.weights, best.intercepts)
+    coefficients[at_chosen] = on_original.transpose(1, 2).cpu().numpy()
+    intercepts[at_chosen] = (bias - bias.mean(1, keepdim=True)).cpu().numpy()
+    value[at_chosen] = best.objective.cpu().numpy()
+    gradient[at_chosen] = best.certificate.cpu().numpy()
+    nll[at_chosen] = best.validation_nll.cpu().numpy()
+    macro_f1[at_chosen] = best.validation_macro_f1.cpu().numpy()
+    iterations[at_chosen] += steps.cpu().numpy()
+    converged = gradient <= tolerance
+    converged[at_chosen] &= settled.cpu().numpy()
     return ProbePath(
         penalties=penalties,
         coefficients=coefficients,
         intercepts=intercepts,
         objective=value,
         gradient=gradient,
-        converged=gradient <= tolerance,
+        converged=converged,
         iterations=iterations,
         fitted=fitted,
         validation_nll=nll,
@@ -219,13 +260,56 @@ def _solve(
     return solution, iterations
 
 
+def _settle(
+    objective: ProbeObjective,
+    rotated: RotatedFeatures,
+    fold: Tensor,
+    penalty: Tensor,
+    solution: Evaluation,
+) -> tuple[Evaluation, Tensor, Tensor]:
+    """Refine solutions until their probabilities do not change; also steps, and which settled."""
+    solution = solution.select(torch.arange(len(fold), device=fold.device))
+    iterations = torch.zeros_like(fold)
+    settled = torch.zeros_like(solution.certificate, dtype=torch.bool)
+    improving = ~settled
+    for _ in range(_ROUNDS):
+        at = (improving & ~settled).nonzero()[:, 0]
+        if not len(at):
+            break
+        old = solution.select(at)
+        new, steps = _descend_and_evaluate(
+            objective,
+            rotated,
+            fold[at],
+            penalty[at],
+            (old.weights, old.intercepts, old.logits),
+            _FURTHER * old.certificate,
+            old,
+        )
+        iterations[at] += steps
+        change = (new.logits.softmax(1) - old.logits.softmax(1)).abs().amax((1, 2))
+        better = new.certificate < old.certificate
+        # At double precision's rounding nothing gets better, and nothing changes.
+        settled[at] = change <= _SETTLED
+        improving[at] = better
+        solution.put(at[better], new.select(better.nonzero()[:, 0]))
+    return solution, iterations, settled
+
+
+def _with_latest(recent: list[Evaluation], fold: Tensor, solution: Evaluation) -> list[Evaluation]:
+    """The last few solutions of every fold, with the newest of some."""
+    latest = recent[-1].select(torch.arange(len(recent[-1].certificate), device=fold.device))
+    latest.put(fold, solution)
+    return [*recent[-_RECENT + 1 :], latest]
+
+
 def _descend_and_evaluate(
     objective: ProbeObjective,
     rotated: RotatedFeatures,
     fold: Tensor,
     penalty: Tensor,
     start: tuple[Tensor, Tensor, Tensor],
-    tolerance: float,
+    tolerance: float | Tensor,
     exact: Evaluation | None = None,
 ) -> tuple[Evaluation, Tensor]:
     weights, intercepts, logits = start

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit
-from scipy.stats import t as student
+from scipy.special import expit, logit, stdtrit
 
 Values = npt.NDArray[np.float64]
 
@@ -78,7 +77,7 @@ def logit_interval(
     tail = (1 - confidence) / 2
     edge = (estimate == 0) | (estimate == 1)
     inside = np.where(edge, 0.5, estimate)
-    critical = student.ppf(1 - tail, degrees_of_freedom)
+    critical = stdtrit(degrees_of_freedom, 1 - tail)
     margin = critical * standard_error / (inside * (1 - inside))
     low, high = expit(logit(inside) - margin), expit(logit(inside) + margin)
     unseen = 1 - tail ** np.square(shares).sum(0)

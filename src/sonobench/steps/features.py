@@ -1,6 +1,7 @@
 """Steps of the encoders: admission, embedding in chunks, and features computed elsewhere."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -200,10 +201,24 @@ def _read_embeddings(
             f"'{missing[0]}'. image_id is dataset name/path within the dataset."
         )
     rows = by_id[image_ids].tolist()
-    lengths = {len(row) for row in rows}
+    for image_id, row in zip(image_ids, rows, strict=True):
+        is_vector = isinstance(row, np.ndarray) and row.ndim == 1 and len(row) > 0
+        if not is_vector or not np.issubdtype(row.dtype, np.number) or np.iscomplexobj(row):
+            found = f"{row.dtype} {row.shape}" if isinstance(row, np.ndarray) else repr(row)
+            raise EncoderError(
+                f"{file}: features of '{image_id}': expected a list of numbers, found {found[:80]}"
+            )
+    lengths = Counter(map(len, rows))
     if len(lengths) != 1:
-        raise EncoderError(f"{file}: features differ in length: {sorted(lengths)[:5]}")
-    features = np.array(rows, dtype=np.float32)
+        (usual, _), *others = lengths.most_common()
+        odd = next(i for i, row in zip(image_ids, rows, strict=True) if len(row) == others[0][0])
+        raise EncoderError(
+            f"{file}: features differ in length: most have {usual} numbers, those of '{odd}' "
+            f"{others[0][0]}"
+        )
+    # A number that float32 cannot hold becomes infinite, and is told as such.
+    with np.errstate(over="ignore"):
+        features = np.array(rows).astype(np.float32)
     if not np.isfinite(features).all():
         bad = image_ids[int(np.flatnonzero(~np.isfinite(features).all(1))[0])]
         raise EncoderError(f"{file}: features of '{bad}' are not finite")

@@ -35,7 +35,7 @@ def curve_job(
     """
     task = Task(
         "label_efficiency",
-        1,
+        2,
         {
             "features": [task.key for task in features],
             **training_data(samples, splits, classes),

@@ -50,7 +50,7 @@ def probe_job(
     """
     task = Task(
         "linear_probe",
-        1,
+        2,
         {
             "features": [task.key for task in features],
             **training_data(samples, splits, classes),
