@@ -14,6 +14,7 @@ from sonobench.datasets import (
     audit,
     make_splits,
     refuse_duplicates,
+    spellings,
 )
 from sonobench.engine import LocalEngine, Store
 from sonobench.preparation import LeftOut, decode, find_cohorts, hash_files, merge_or_drop
@@ -71,6 +72,7 @@ def _audit_images(
             splits = make_splits(samples, source, protocol.split)
         except DatasetError as error:
             further.append(Finding("split", "error", source, str(error), 0))
+    further += spellings(samples, splits, cohorts)
     seen = {*samples["dataset"], *dropped["dataset"]}
     return audit(
         samples,
@@ -90,13 +92,17 @@ def _audit_metadata(protocol: Protocol, cohort: Cohort, left_out: list[str]) -> 
     message = (
         f"none of its {count:,} images can be read: only metadata were audited; first: {first}"
     )
+    samples = cohort.samples.assign(subject_id=cohort.samples["patient_id"])
     return audit(
-        cohort.samples.assign(subject_id=cohort.samples["patient_id"]),
+        samples,
         None,
         {},
         source=protocol.source.name,
         published={cohort.name: cohort.published_images},
-        further=[Finding("unreadable", "error", cohort.name, message, count)],
+        further=[
+            Finding("unreadable", "error", cohort.name, message, count),
+            *spellings(samples, None, [cohort]),
+        ],
     )
 
 

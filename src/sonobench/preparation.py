@@ -26,6 +26,7 @@ from sonobench.datasets import (
     pseudonymised,
     refuse_conflicts,
     refuse_duplicates,
+    spellings,
 )
 from sonobench.encoders import file_sha256
 from sonobench.engine import Job, LocalEngine, Store
@@ -207,8 +208,9 @@ def decode_and_divide(
 
     Raises:
         DatasetError: unreadable images (unless they are left out), a cohort without a single
-            readable one, conflicting labels or roles, duplicates where the protocol says stop, or
-            folds that cannot be made.
+            readable one, conflicting labels or roles, duplicates where the protocol says stop,
+            folds that cannot be made, or a patient in two spellings, one of which is trained on and
+            the other tested.
     """
     samples, positions, left_out = decode(
         files, geometries, engine, store, protocol.unreadable, left_out
@@ -231,6 +233,10 @@ def decode_and_divide(
     }
     samples = check(samples.reset_index(drop=True), SAMPLES)
     splits = check(make_splits(samples, protocol.source.name, protocol.split), SPLITS)
+    found = spellings(samples, splits, [files[name].cohort for name in files])
+    for finding in found:
+        if finding.severity == "error":
+            raise DatasetError(f"'{finding.cohort}': {finding.message}")
     findings = audit(
         samples,
         splits,
@@ -239,6 +245,7 @@ def decode_and_divide(
         published={name: found.cohort.published_images for name, found in files.items()},
         unreadable=protocol.unreadable,
         dropped=dropped,
+        further=found,
     )
     return Data(samples, splits, findings, files, positions)
 

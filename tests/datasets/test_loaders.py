@@ -233,6 +233,52 @@ def test_an_accent_in_two_spellings_is_one_patient(tmp_path: Path) -> None:
     assert patients(tmp_path, "Ren\u00e9", "Rene\u0301") == ["mine/Ren\u00e9"] * 2
 
 
+def test_blanks_of_any_kind_are_one_space_in_labels_patients_and_sites(tmp_path: Path) -> None:
+    rows = "path,label,patient_id,site\na.png,Fetal\u00a0femur,pat\u2003 1,North \u202f Wing\n"
+    row = load_cohort(write_manifest(tmp_path, rows), tmp_path).samples.iloc[0]
+    assert (row.label, row.patient_id, row.site) == ("Fetal femur", "mine/pat 1", "North Wing")
+
+
+def test_a_path_keeps_the_spelling_of_its_file(tmp_path: Path) -> None:
+    name = "Re\u0301ne\u00a0 1.png"
+    rows = f"path,label,patient_id\n{name},x,1\n"
+    assert load_cohort(write_manifest(tmp_path, rows), tmp_path).samples.loc[0, "path"] == name
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [("label", "#REF!"), ("label", "fe\u200bmur"), ("site", "#N/A"), ("device", "NaN"),
+     ("patient_id", "2.02E+11"), ("patient_id", "#VALUE!")],
+)  # fmt: skip
+def test_what_a_spreadsheet_has_spoilt_is_refused_in_every_column(
+    column: str, text: str, tmp_path: Path
+) -> None:
+    value = {"path": "a.png", "label": "x", "patient_id": "1", "site": "s", "device": "d"}
+    value[column] = text
+    rows = ",".join(value) + "\n" + ",".join(value.values())
+    with pytest.raises(DatasetError, match=rf"row 2: {column} is '.*', which "):
+        load_cohort(write_manifest(tmp_path, rows), tmp_path)
+
+
+def test_a_published_patient_that_a_spreadsheet_has_spoilt_is_refused(tmp_path: Path) -> None:
+    spanish(tmp_path, rows=("a;#N/A;Other;Not A Brain;Other;Aloka;1 ",))
+    african(tmp_path, AFRICAN.replace("\n1,", "\n2.02E+11,", 1))
+    for loader in ("fetal_planes_db", "african_planes"):
+        with pytest.raises(DatasetError, match=r"row 2: Patient_num is '.*', which "):
+            load_cohort(Dataset(loader=loader, partial=True), tmp_path)
+
+
+def test_a_label_that_is_nearly_a_class_is_asked_about(tmp_path: Path) -> None:
+    cohort = load_cohort(
+        write_manifest(tmp_path, "path,label,patient_id\na.png,abdomne,1\nb.png,null,2\n"), tmp_path
+    )
+    cohort.check_labels(("abdomne", "null"), "the protocol's")
+    with pytest.raises(
+        DatasetError, match=r"'abdomne' \(row 2; did you mean 'abdomen'\?\); 'null' \(r"
+    ):
+        cohort.check_labels(("abdomen", "other"), "the protocol's")
+
+
 @pytest.mark.parametrize("hidden", ["\u200b", "\u00ad", "\x07"])
 def test_a_patient_with_an_unseen_character_is_refused(hidden: str, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=rf"row 3: .* not seen \(U\+{ord(hidden):04X}\)"):

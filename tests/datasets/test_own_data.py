@@ -269,6 +269,36 @@ def test_one_patient_in_several_spellings_is_told_with_the_rows(tmp_path: Path) 
     )
 
 
+@pytest.mark.parametrize("spelling", ["p-1", "\uff501", "PO1", "P\u00a0001", "\u04201"], ids=ascii)
+def test_further_spellings_of_a_patient_are_told(tmp_path: Path, spelling: str) -> None:
+    images(tmp_path, "a.png", "b.png")
+    (problem,) = checked(tmp_path, f"path,label,patient_id\na.png,x,P1\nb.png,x,{spelling}\n")
+    assert problem.startswith("patients that look like one, spelled in several ways: 'P1' (row 2)")
+
+
+def test_missing_values_are_not_told_as_one_patient_in_several_spellings(tmp_path: Path) -> None:
+    images(tmp_path, "a.png", "b.png")
+    problems = checked(tmp_path, "path,label,patient_id\na.png,x,NA\nb.png,x,N/A\n")
+    assert [problem[:20] for problem in problems] == [
+        "row 2: patient_id is",
+        "row 3: patient_id is",
+    ]
+
+
+def test_labels_that_may_be_misspelled_or_missing_are_told(tmp_path: Path) -> None:
+    labels = ("abdomen", "abdomen", "brain", "abdomne", "Brain", "brain", "null", "femur")
+    images(tmp_path, *(f"{n}.png" for n in range(len(labels))))
+    rows = "\n".join(f"{n}.png,{label},{n}" for n, label in enumerate(labels))
+    (tmp_path / "manifest.csv").write_text(f"path,label,patient_id\n{rows}\n")
+    found = check_manifest(tmp_path / "manifest.csv", lambda _done, _total: None)
+    assert found.problems == ("row 8: label is 'null', which looks like a missing value",)
+    assert found.doubts == (
+        "label 'Brain' (first in row 6, 1 in all) is almost 'brain' (2 in all): is it misspelled?",
+        "label 'abdomne' (first in row 5, 1 in all) is almost 'abdomen' (2 in all): is it "
+        "misspelled?",
+    )
+
+
 def test_an_image_of_two_patients_in_both_parts_is_told(tmp_path: Path) -> None:
     images(tmp_path, "a.png")
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
@@ -321,6 +351,18 @@ def test_own_labels_become_classes_and_are_kept(tmp_path: Path) -> None:
 def test_labels_without_a_class_are_one_error_with_the_list(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"gives no class: 'BPD' \(row 2\); 'HC' \(row 4\)"):
         mapped(tmp_path, "label,class\nFL,Fetal femur\n")
+
+
+def test_blanks_and_accents_of_a_label_file_make_no_other_label(tmp_path: Path) -> None:
+    samples = mapped(
+        tmp_path, "label,class\n BPD\u00a0,Te\u0302te\nHC,T\u00eate\nFL,Fetal\u00a0femur\n"
+    )
+    assert samples["label"].tolist() == ["T\u00eate", "Fetal femur", "T\u00eate"]
+
+
+def test_an_error_of_a_spreadsheet_is_no_class(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"row 3: class is '#REF!', which is an error of a spr"):
+        mapped(tmp_path, "label,class\nBPD,brain\nHC,#REF!\nFL,femur\n")
 
 
 def test_a_label_with_two_classes_is_refused_with_its_row(tmp_path: Path) -> None:

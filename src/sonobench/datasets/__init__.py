@@ -5,7 +5,7 @@ cohorts together, once the pixels are known.
 """
 
 from sonobench.datasets.archive import Archive
-from sonobench.datasets.audit import SEVERITIES, Finding, audit
+from sonobench.datasets.audit import SEVERITIES, Finding, audit, spellings
 from sonobench.datasets.cohort import Cohort, DatasetError
 from sonobench.datasets.phantom import write_phantom
 from sonobench.datasets.pseudonyms import pseudonym_key, pseudonymised
@@ -37,5 +37,6 @@ __all__ = [
     "pseudonymised",
     "refuse_conflicts",
     "refuse_duplicates",
+    "spellings",
     "write_phantom",
 ]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from sonobench.datasets.archive import Archive
 from sonobench.datasets.cohort import Cohort, DatasetError
-from sonobench.datasets.rows import Problems, filled, inside, one_of, read_rows, samples_of
+from sonobench.datasets.rows import Problems, filled, inside, one_of, read_rows, samples_of, sound
+from sonobench.tables import fault_of_id
 
 ARCHIVE = Archive(
     name="african_planes",
@@ -42,8 +43,11 @@ def load(name: str, folder: Path) -> Cohort:
     if not metadata.is_file():
         raise DatasetError(ARCHIVE.missing(metadata))
     rows, problems = [], Problems(metadata)
-    for row, value in read_rows(problems, delimiter=",", required=_COLUMNS):
+    for row, value in read_rows(
+        problems, delimiter=",", required=_COLUMNS, file_names=("Filename",)
+    ):
         filled(value, _REQUIRED, problems, row)
+        sound(fault_of_id, value["Patient_num"], "Patient_num", problems, row)
         path = inside(f"{value['Center']}/{value['Filename']}.png", problems, row)
         rows.append(
             {

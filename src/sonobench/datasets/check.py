@@ -13,10 +13,13 @@ from sonobench.datasets import manifest
 from sonobench.datasets.audit.duplicates import exact_duplicates, label_conflicts, leaks
 from sonobench.datasets.subjects import duplicate_groups
 from sonobench.images import UnreadableImage, decode
+from sonobench.tables import fault_of_class, fault_of_id, look_alike, missing_value, one_slip_apart
 
 _NAME = "manifest"
 # Files that are not there and are named one by one; images that a thread takes at a time.
 _SHOWN, _SHARD = 20, 16
+# Labels are compared with so many of the most frequent ones: who has more has other worries.
+_KNOWN_LABELS = 200
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,10 @@ def check_manifest(file: Path, progress: Callable[[int, int], None]) -> Checked:
     # What has no patient was told above; it is not one patient.
     known = samples[samples["patient_id"] != f"{_NAME}/"]
     messages += [found.message for found in leaks(known, None, _NAME)]
-    doubts = (*_two_patients(read), *_turned(named))
-    return Checked(samples, (*messages, *_spelled_twice(known)), doubts)
+    messages += _missing_labels(samples)
+    messages += _spelled_in_several_ways(known)
+    doubts = (*_two_patients(read), *_turned(named), *_misspelled(samples))
+    return Checked(samples, tuple(messages), doubts)
 
 
 @dataclass(frozen=True)
@@ -147,16 +152,43 @@ def _two_patients(samples: pd.DataFrame) -> list[str]:
     return told
 
 
-def _spelled_twice(samples: pd.DataFrame) -> list[str]:
-    """Patient ids that differ in what spreadsheets and people change: 007, 7, 7.0; p1, P1."""
-    ids = samples.drop_duplicates("patient_id").set_index("row")["patient_id"]
-    ids = ids.str.removeprefix(f"{_NAME}/")
-    plain = ids.str.casefold().str.removesuffix(".0").str.lstrip("0")
-    # A group a patient would take minutes for a million of them.
-    ids = ids[plain.duplicated(keep=False)]
+def _spelled_in_several_ways(samples: pd.DataFrame) -> list[str]:
+    """Patient ids that differ in what spreadsheets and people change: 007, 7, 7.0; p1, P-1."""
+    row = samples.drop_duplicates("patient_id").set_index("patient_id")["row"]
     return [
         "patients that look like one, spelled in several ways: "
-        + ", ".join(f"'{name}' (row {row})" for row, name in spellings.items())
+        + ", ".join(f"'{name[len(_NAME) + 1 :]}' (row {row[name]})" for name in group)
         + "; spell a patient in one way, or call two patients differently"
-        for _, spellings in ids.groupby(plain)
+        for group in look_alike(
+            name for name in row.index if not fault_of_id(name[len(_NAME) + 1 :])
+        )
     ]
+
+
+def _missing_labels(samples: pd.DataFrame) -> list[str]:
+    """Labels that programs write for a missing value; a protocol can have a class of that name."""
+    return [
+        f"row {first['row']}: label is '{label}', which {missing_value(str(label))}"
+        for label, first in samples.groupby("label").first().to_dict("index").items()
+        if missing_value(str(label)) and not fault_of_class(str(label))
+    ]
+
+
+def _misspelled(samples: pd.DataFrame) -> list[str]:
+    """Labels that are one slip from one that more images have."""
+    counts = samples.loc[samples["label"] != "", "label"].value_counts().sort_index(kind="stable")
+    counts = counts.sort_values(ascending=False, kind="stable")
+    row = samples.drop_duplicates("label").set_index("label")["row"]
+    told = []
+    for place, label in enumerate(counts.index):
+        near = [
+            other
+            for other in counts.index[: min(place, _KNOWN_LABELS)]
+            if one_slip_apart(label, other)
+        ]
+        if near:
+            told.append(
+                f"label '{label}' (first in row {row[label]}, {counts[label]} in all) is almost "
+                f"'{near[0]}' ({counts[near[0]]} in all): is it misspelled?"
+            )
+    return told

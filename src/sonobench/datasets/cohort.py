@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from sonobench.tables import one_slip_apart
+
 
 class DatasetError(ValueError):
     """Images or metadata that cannot be used; the message says file, row and what to do."""
@@ -21,6 +23,8 @@ class Cohort:
         samples: the columns of the sample table but pixel_sha256 and subject_id, and `row`, the
             line of the metadata file; `file` where `path` is not the file's own name.
         published_images: how many images the published dataset has; None where none is published.
+        look_alike: patient ids that are probably one patient's, spelled in several ways, a group
+            each (`sonobench.tables.look_alike`); `load_cohort` finds them.
         impersonal: further columns that tell nothing of a person, and may stand beside pseudonyms.
     """
 
@@ -29,6 +33,7 @@ class Cohort:
     metadata: Path
     samples: pd.DataFrame
     published_images: int | None = None
+    look_alike: tuple[tuple[str, ...], ...] = ()
     impersonal: tuple[str, ...] = ()
 
     def files(self) -> list[Path]:
@@ -48,9 +53,18 @@ class Cohort:
         """
         unknown = self.samples[~self.samples["label"].isin(classes)].drop_duplicates("label")
         if len(unknown):
-            rows = "; ".join(f"'{s.label}' (row {s.row})" for s in unknown.itertuples())
+            rows = "; ".join(
+                f"'{s.label}' (row {s.row}{_meant(str(s.label), classes)})"
+                for s in unknown.itertuples()
+            )
             raise DatasetError(
                 f"{self.metadata}: labels of dataset '{self.name}' that are not among {whose} "
                 f"classes ({', '.join(classes)}): {rows}. Correct the labels, say in a 'labels' "
                 "file which class each is, or add the class to those 'classes'."
             )
+
+
+def _meant(label: str, classes: tuple[str, ...]) -> str:
+    """The class that a label is probably a misspelling of, as the end of a remark on it."""
+    near = [name for name in classes if one_slip_apart(label, name)]
+    return f"; did you mean '{near[0]}'?" if near else ""

@@ -3,12 +3,11 @@
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
-from unicodedata import category, normalize
 
 from sonobench.datasets.cohort import Cohort
-from sonobench.datasets.rows import Problems, filled, inside, one_of, read_rows, samples_of
+from sonobench.datasets.rows import Problems, filled, inside, one_of, read_rows, samples_of, sound
 from sonobench.images import Appearance
-from sonobench.tables import SAMPLES
+from sonobench.tables import SAMPLES, fault_of_class, fault_of_id, fault_of_value, missing_value
 
 REQUIRED = ("path", "label", "patient_id")
 OPTIONAL = ("site", "device", "operator", "split")
@@ -18,22 +17,13 @@ _RESERVED = (
     *(field.name for field in fields(Appearance)),
     *("row", "file", "source_label", "width", "height", "size"),
 )
-# What programs write where a value is missing.
-_NOT_A_VALUE = ("nan", "NaN", "<NA>", "NULL", "null", "None", "#N/A")
-# What people write for it, in any case of letters: as a patient it would be one of very many
-# images. A class or a site may well be called so.
-_NO_PATIENT = (
-    *map(str.casefold, _NOT_A_VALUE),
-    "na",
-    "n/a",
-    "n.a.",
-    "none",
-    "unknown",
-    "missing",
-    "-",
-    "--",
-    "?",
-)
+# What makes a text no value of a column. Whether a class is called null, a protocol must say.
+_FAULTS = {
+    "path": missing_value,
+    "label": fault_of_class,
+    "patient_id": fault_of_id,
+    **dict.fromkeys(OPTIONAL, fault_of_value),
+}
 
 
 def load(name: str, file: Path) -> Cohort:
@@ -58,28 +48,18 @@ def read(name: str, file: Path) -> tuple[list[dict[str, Any]], Problems]:
         DatasetError: as `read_rows`.
     """
     rows, seen, problems = list[dict[str, Any]](), dict[str, int](), Problems(file)
-    for row, read in read_rows(
-        problems, delimiter=",", required=REQUIRED, optional=OPTIONAL, reserved=_RESERVED
+    for row, value in read_rows(
+        problems,
+        delimiter=",",
+        required=REQUIRED,
+        optional=OPTIONAL,
+        reserved=_RESERVED,
+        file_names=("path",),
     ):
-        # Two spellings of an accent are one text; a path is spelled as the file system has it.
-        value = {
-            column: text if column == "path" else normalize("NFC", text)
-            for column, text in read.items()
-        }
         path = inside(value["path"], problems, row) if value["path"] else ""
         filled(value, REQUIRED, problems, row)
-        for column in REQUIRED + OPTIONAL:
-            text = value.get(column, "")
-            missing = text.casefold() in _NO_PATIENT if column == "patient_id" else False
-            if missing or text in _NOT_A_VALUE:
-                problems.add(row, f"{column} is '{text}', which looks like a missing value")
-        hidden = [letter for letter in value["patient_id"] if category(letter) in ("Cc", "Cf")]
-        if hidden:
-            problems.add(
-                row,
-                f"patient_id {value['patient_id']!a} has a character in it that is not seen "
-                f"(U+{ord(hidden[0]):04X}); take it out",
-            )
+        for column, fault in _FAULTS.items():
+            sound(fault, value.get(column, ""), column, problems, row)
         if path in seen:
             problems.add(
                 row, f"path '{path}' stands in row {seen[path]} already; an image has one row"

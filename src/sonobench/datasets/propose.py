@@ -11,7 +11,7 @@ from sonobench.datasets.cohort import DatasetError
 from sonobench.datasets.manifest import OPTIONAL, REQUIRED
 from sonobench.datasets.rows import Problems, inside, read_rows
 from sonobench.images import is_dicom
-from sonobench.tables import replace_file
+from sonobench.tables import normalized, replace_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 _COLUMNS = REQUIRED + OPTIONAL
@@ -206,7 +206,7 @@ def from_table(file: Path, columns: dict[str, str]) -> Proposal:
     header = _header(file)
     delimiter = max(_DELIMITERS, key=header.count)
     names = next(csv.reader([header], delimiter=delimiter), [])
-    chosen = {**_guessed([name.strip() for name in names]), **columns}
+    chosen = {**_guessed([normalized(name) for name in names]), **columns}
     if unknown := sorted(set(chosen) - set(_COLUMNS)):
         raise DatasetError(
             f"--column: no {', '.join(unknown)} in a manifest; it has {', '.join(_COLUMNS)}"
@@ -218,7 +218,12 @@ def from_table(file: Path, columns: dict[str, str]) -> Proposal:
                 f"has: {', '.join(names)}"
             )
     rows = []
-    for row, value in read_rows(problems, delimiter=delimiter, required=tuple(chosen.values())):
+    for row, value in read_rows(
+        problems,
+        delimiter=delimiter,
+        required=tuple(chosen.values()),
+        file_names=(chosen["path"],),
+    ):
         made = {column: value[name] for column, name in chosen.items()}
         asked = inside(made["path"], problems, row)
         path = _found(file.parent, asked)

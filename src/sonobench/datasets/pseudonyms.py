@@ -72,6 +72,10 @@ def pseudonymised(cohort: Cohort, key: bytes) -> Cohort:
         return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:_DIGITS]
 
     samples = cohort.samples
+
+    def patient(whole: str) -> str:
+        return f"{cohort.name}/{pseudonym(whole)}"
+
     suffixes = samples["path"].map(lambda path: PurePosixPath(path).suffix)
     path = samples["image_id"].map(pseudonym) + suffixes
     kept = [column for column in samples if column in (*SAMPLES.names, *cohort.impersonal)]
@@ -82,11 +86,12 @@ def pseudonymised(cohort: Cohort, key: bytes) -> Cohort:
         samples=samples[kept].assign(
             image_id=cohort.name + "/" + path,
             path=path,
-            patient_id=cohort.name + "/" + samples["patient_id"].map(pseudonym),
+            patient_id=samples["patient_id"].map(patient),
             operator=operator.map(
                 lambda who: None if pd.isna(who) else pseudonym(f"operator {who}")
             ),
             row=samples["row"],
             file=samples["path"],
         ),
+        look_alike=tuple(tuple(map(patient, group)) for group in cohort.look_alike),
     )

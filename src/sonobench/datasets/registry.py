@@ -9,9 +9,10 @@ from pathlib import Path
 from sonobench.datasets import african_planes, fetal_planes_db, manifest
 from sonobench.datasets.archive import Archive
 from sonobench.datasets.cohort import Cohort, DatasetError
-from sonobench.datasets.rows import Problems, read_rows
+from sonobench.datasets.rows import Problems, read_rows, sound
 from sonobench.protocol import Dataset
 from sonobench.protocol.section import unknown_key
+from sonobench.tables import fault_of_class, look_alike, normalized
 
 Loader = Callable[[str, Path], Cohort]
 
@@ -25,6 +26,7 @@ _PUBLISHED: dict[str, Loader] = {
 _ENTRY_POINTS = "sonobench.datasets"
 # Columns in which no loader may leave a value out, and those that may be empty.
 _NEEDED = ("row", "image_id", "dataset", "path", "label", "patient_id")
+_TEXTS = ("label", "patient_id")
 _KNOWN = ("site", "device", "operator", "official_split")
 
 
@@ -43,6 +45,10 @@ def load_cohort(dataset: Dataset, data_root: Path, phantom: Path | None = None) 
     """
     cohort = _load(dataset, data_root, phantom)
     _refuse_gaps(cohort, dataset.loader)
+    # A loader that an installed package brings may have spelled them otherwise.
+    named = {column: cohort.samples[column].map(normalized) for column in _TEXTS}
+    alike = tuple(map(tuple, look_alike(named["patient_id"].unique())))
+    cohort = replace(cohort, samples=cohort.samples.assign(**named), look_alike=alike)
     repeated = cohort.samples[cohort.samples.duplicated("image_id")]
     if len(repeated):
         first = repeated.iloc[0]
@@ -136,6 +142,13 @@ def _refuse_gaps(cohort: Cohort, loader: str) -> None:
                 f"image, found none of {len(rows)}; correct the metadata, or loader '{loader}', "
                 "which read it"
             )
+    for column in _TEXTS:
+        other = cohort.samples[~cohort.samples[column].map(lambda value: isinstance(value, str))]
+        if len(other):
+            raise DatasetError(
+                f"{cohort.metadata}, row {other.iloc[0]['row']}: loader '{loader}' must give text "
+                f"as {column}, found {other.iloc[0][column]!r}"
+            )
 
 
 def _refuse_incomplete(cohort: Cohort, archive: Archive | None) -> None:
@@ -167,6 +180,7 @@ def _with_classes(cohort: Cohort, file: Path) -> Cohort:
     """The cohort with classes in place of its own labels, which are kept as `source_label`."""
     classes, problems = dict[str, str](), Problems(file)
     for row, value in read_rows(problems, delimiter=",", required=("label", "class")):
+        sound(fault_of_class, value["class"], "class", problems, row)
         if not value["class"]:
             problems.add(row, f"label '{value['label']}' has no class")
         elif classes.setdefault(value["label"], value["class"]) != value["class"]:

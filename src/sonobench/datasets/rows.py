@@ -3,13 +3,14 @@
 import csv
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 import pandas as pd
 
 from sonobench.datasets.cohort import DatasetError
+from sonobench.tables import normalized
 
 _SHOWN = 20
 # File systems take 255 bytes a name and some thousand a path; a suffix may still be added.
@@ -62,11 +63,13 @@ def read_rows(
     required: tuple[str, ...],
     optional: tuple[str, ...] = (),
     reserved: tuple[str, ...] = (),
+    file_names: tuple[str, ...] = (),
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of a delimited text file as (line, {column: text}), blank lines passed over.
 
-    Spaces around headers and values are not part of them. Rows with too few or too many fields
-    are noted in `problems` and passed over.
+    Headers and values are `normalized`; those of the columns `file_names` are spelled as the file
+    system has them, and only lose the blanks around them. Rows with too few or too many fields are
+    noted in `problems` and passed over.
 
     Raises:
         DatasetError: not there, not UTF-8, a column missing, doubled or reserved, quotes that do
@@ -80,7 +83,7 @@ def read_rows(
     with text:
         reader = csv.reader(text, delimiter=delimiter, strict=True)
         try:
-            header = [name.strip() for name in next(reader, [])]
+            header = [normalized(name) for name in next(reader, [])]
             _check_header(problems, header, delimiter, required, optional, reserved)
             before = reader.line_num
             for fields in reader:
@@ -91,8 +94,13 @@ def read_rows(
                 if len(fields) != len(header):
                     problems.add(row, f"expected {len(header)} fields, found {len(fields)}")
                     continue
-                values = (field.strip() for field in fields)
-                yield row, dict(zip(header, values, strict=True))
+                yield (
+                    row,
+                    {
+                        name: field.strip() if name in file_names else normalized(field)
+                        for name, field in zip(header, fields, strict=True)
+                    },
+                )
         except UnicodeDecodeError as error:
             raise DatasetError(
                 f"{file}: expected UTF-8 text ({error.reason} at byte {error.start}); "
@@ -119,6 +127,16 @@ def filled(value: dict[str, str], columns: Sequence[str], problems: Problems, ro
     for column in columns:
         if not value[column]:
             problems.add(row, f"{column} is empty")
+
+
+def sound(
+    fault: Callable[[str], str], value: str, column: str, problems: Problems, row: int
+) -> None:
+    """Note what is wrong with a text, which a function of `sonobench.tables` says."""
+    if reason := fault(value):
+        # What cannot be seen is shown as an escape.
+        shown = f"'{value}'" if value.isprintable() else ascii(value)
+        problems.add(row, f"{column} is {shown}, which {reason}")
 
 
 def one_of(

@@ -33,6 +33,15 @@ from sonobench.tables.schema import (
     TableError,
     check,
 )
+from sonobench.tables.text import (
+    fault_of_class,
+    fault_of_id,
+    fault_of_value,
+    look_alike,
+    missing_value,
+    normalized,
+    one_slip_apart,
+)
 
 __all__ = [
     "CLAIMS",
@@ -53,6 +62,13 @@ __all__ = [
     "TableError",
     "check",
     "empty",
+    "fault_of_class",
+    "fault_of_id",
+    "fault_of_value",
+    "look_alike",
+    "missing_value",
+    "normalized",
+    "one_slip_apart",
     "read_classes",
     "read_table",
     "replace_file",

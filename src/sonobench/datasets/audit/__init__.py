@@ -2,5 +2,6 @@
 
 from sonobench.datasets.audit.audit import audit
 from sonobench.datasets.audit.finding import SEVERITIES, Finding
+from sonobench.datasets.audit.spellings import spellings
 
-__all__ = ["SEVERITIES", "Finding", "audit"]
+__all__ = ["SEVERITIES", "Finding", "audit", "spellings"]
