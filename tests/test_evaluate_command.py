@@ -275,3 +275,58 @@ def test_a_class_twice_is_refused(tmp_path: Path) -> None:
     made = runner.invoke(app, ["evaluate", str(file), "--classes", "brain,femur,other,brain"])
     assert made.exit_code == 2
     assert "expected different classes" in made.output
+
+
+# ── texts as they come from spreadsheets and the web ─────────────────────────────────────────────
+
+
+def test_blanks_and_accents_make_no_other_class_or_patient(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    names = {"brain": "Te\u0302te", "femur": "Fetal\u00a0femur ", "other": "other"}
+    odd = with_classes().assign(predicted=lambda rows: rows["predicted"].map(names))
+    odd.loc[::2, "subject_id"] += " "
+    plain = with_classes().replace({"brain": "T\u00eate", "femur": "Fetal femur"})
+    odd["label"] = plain["label"]
+    one, two = main(evaluated(odd, tmp_path / "a")), main(evaluated(plain, tmp_path / "b"))
+    pd.testing.assert_frame_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [("subject_id", "NaN"), ("subject_id", "unknown"), ("subject_id", "2.02E+11"),
+     ("image_id", "#N/A"), ("predicted", "#REF!"), ("predicted", "None"), ("site", "nan"),
+     ("subject_id", "p\u200b01")],
+)  # fmt: skip
+def test_a_value_that_is_none_is_refused_with_its_line(
+    tmp_path: Path, column: str, text: str
+) -> None:
+    rows = with_classes()
+    rows.loc[3, column] = text
+    refused(rows, tmp_path, "line 5", f"{column} is ", ", which ")
+
+
+def test_a_class_may_be_called_as_a_missing_value_where_classes_are_named(tmp_path: Path) -> None:
+    rows = with_classes().replace({"other": "None"})
+    evaluated(rows, tmp_path, ".csv", "--classes", "brain,femur,None")
+
+
+@pytest.mark.parametrize("spelling", ["P00", "p0", "p-00", "pO0", "p00.0"])
+def test_a_patient_in_two_spellings_is_refused(tmp_path: Path, spelling: str) -> None:
+    rows = with_classes()
+    rows.loc[rows["image_id"] == "p00_femur", "subject_id"] = spelling
+    refused(rows, tmp_path, "spelled in several ways: 'p00' (line 2)", f"'{spelling}' (line 3)")
+
+
+def test_patients_of_two_hospitals_may_look_alike(tmp_path: Path) -> None:
+    rows = with_classes().assign(dataset="north")
+    south = rows.assign(
+        dataset="south",
+        image_id="s" + rows["image_id"],
+        subject_id="P" + rows["subject_id"].str[1:],
+    )
+    evaluated(pd.concat([rows, south]), tmp_path)
+
+
+def test_a_column_in_two_spellings_is_refused(tmp_path: Path) -> None:
+    refused(with_classes().assign(**{"site\u00a0": "x"}), tmp_path, "columns appear twice: site")

@@ -1,7 +1,7 @@
 """Predictions made elsewhere: one CSV or Parquet file as the tables that an evaluation reads."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,24 @@ from sonobench.tables import (
     SAMPLES,
     TableError,
     check,
+    fault_of_class,
+    fault_of_id,
+    fault_of_value,
+    look_alike,
+    missing_value,
+    normalized,
     read_classes,
 )
 
 _NEEDED = ("image_id", "subject_id", "label")
+# Columns of text, and what makes a text no value of them. Only nothing is nothing: a class may be
+# called none, a site NA.
+_FAULTS: dict[str, Callable[[str], str]] = {
+    **dict.fromkeys(("image_id", "subject_id"), fault_of_id),
+    **dict.fromkeys(("label", "predicted"), fault_of_class),
+    **dict.fromkeys(("encoder", "adaptation", "role", "dataset"), fault_of_value),
+    **dict.fromkeys((*ATTRIBUTES, "pixel_sha256"), fault_of_value),
+}
 _BY_CLASS = re.compile(r"^(logit|probability)\[(.+)\]$")
 # Probabilities of an image must sum to 1 but for this, the rounding of a few printed digits.
 _ROUNDING = 0.01
@@ -57,6 +71,8 @@ def read_predictions_file(
     role test are in-domain, and every class must be among them. If each of their images is in one
     of several folds, they are those of a cross-validation.
 
+    Texts are `sonobench.tables.normalized`: blanks and accents make no other class or patient.
+
     Args:
         file: ending in .csv or .parquet.
         classes: all classes, in the order of the values in lists; if None that of the columns, of
@@ -74,10 +90,10 @@ def read_predictions_file(
             f"Found: {', '.join(map(str, rows.columns))}"
         )
     for name in _NEEDED:
-        empty = rows[name].isna() | (rows[name].astype(str) == "")
-        if empty.any():
+        if (empty := rows[name].isna()).any():
             raise TableError(f"{_place(file, empty)}: no {name}")
-        rows[name] = rows[name].astype(str)
+    if classes is not None:
+        classes = tuple(map(normalized, classes))
     names, logits, probabilistic = _outputs(rows, file, classes)
     unknown = ~rows["label"].isin(names)
     if unknown.any():
@@ -86,6 +102,7 @@ def read_predictions_file(
             f"{_place(file, unknown)}: label {label!r} is not among the classes {', '.join(names)}"
         )
     predictions = _predictions(rows, file).assign(logits=list(logits))
+    _refuse_spellings(predictions, file)
     samples = _samples(predictions, rows, file)
     external = predictions[predictions["role"] == "external"]
     in_domain = predictions.loc[predictions["role"] == "test", "dataset"].unique()
@@ -122,11 +139,10 @@ def _estimand(predictions: pd.DataFrame) -> str:
 def _read(file: Path) -> pd.DataFrame:
     if file.suffix not in (".csv", ".parquet"):
         raise TableError(f"{file}: expected a file that ends in .csv or .parquet")
-    texts = dict.fromkeys((*_NEEDED, "predicted", "encoder", "adaptation", "role", "dataset"), str)
-    texts |= dict.fromkeys((*ATTRIBUTES, "pixel_sha256"), str)
     try:
         if file.suffix == ".csv":
-            # Only nothing is nothing: a class may be called None, a site NA.
+            header = [str(name) for name in pd.read_csv(file, nrows=0).columns]
+            texts = {name: str for name in header if normalized(name) in _FAULTS}
             rows = pd.read_csv(file, dtype=texts, keep_default_na=False, na_values=[""])
         else:
             rows = pd.read_parquet(file)
@@ -134,7 +150,37 @@ def _read(file: Path) -> pd.DataFrame:
         raise TableError(f"{file}: cannot be read: {error}") from None
     if rows.empty:
         raise TableError(f"{file}: expected a row an image, found none")
-    return rows.reset_index(drop=True)
+    rows = rows.rename(columns=lambda name: normalized(str(name))).reset_index(drop=True)
+    if doubled := sorted(rows.columns[rows.columns.duplicated()]):
+        raise TableError(f"{file}: columns appear twice: {', '.join(doubled)}")
+    return rows.assign(
+        **{name: _texts(rows[name], file, fault) for name, fault in _FAULTS.items() if name in rows}
+    )
+
+
+def _texts(given: pd.Series, file: Path, fault: Callable[[str], str]) -> pd.Series:
+    """A column of text, each in one spelling; what is empty or nothing but blanks is missing."""
+    texts = given[given.notna()].astype(str)
+    spelled = {text: normalized(text) for text in texts.unique()}
+    for text in filter(fault, spelled.values()):
+        wrong = given.notna() & given.astype(str).map(spelled).eq(text)
+        shown = f"'{text}'" if text.isprintable() else ascii(text)
+        raise TableError(f"{_place(file, wrong)}: {given.name} is {shown}, which {fault(text)}")
+    found = texts.map(spelled).replace("", None).reindex(given.index).astype(object)
+    return found.where(found.notna(), None)
+
+
+def _refuse_spellings(predictions: pd.DataFrame, file: Path) -> None:
+    """A patient in two spellings would be drawn as two."""
+    for _, own in predictions.groupby("dataset", sort=False):
+        for group in look_alike(own["subject_id"].unique()):
+            places = ", ".join(
+                f"'{name}' ({_row(file, predictions['subject_id'] == name)})" for name in group
+            )
+            raise TableError(
+                f"{file}: subjects that look like one, spelled in several ways: {places}; spell a "
+                "patient in one way, or call two patients differently"
+            )
 
 
 def _outputs(
@@ -143,7 +189,7 @@ def _outputs(
     """Classes, their logits (N, K), and whether these say how probable classes are."""
     if classes and len(set(classes)) < len(classes):
         raise TableError(f"{file}: expected different classes, found {', '.join(classes)}")
-    by_class = {name: match for name in rows if (match := _BY_CLASS.match(str(name)))}
+    by_class = {name: match for name in rows.columns if (match := _BY_CLASS.match(str(name)))}
     kinds = {match[1] for match in by_class.values()}
     kinds |= {name for name in ("logits", "probabilities") if name in rows}
     if not kinds and "predicted" in rows:
@@ -221,6 +267,14 @@ def _one_hot(
             f"{file}: no predicted class is among the labels: predicted are {some}, labels "
             f"{labels}; write names of classes in both columns"
         )
+    for column in ("label", "predicted"):
+        missing = rows[column].map(lambda text: bool(missing_value(text)))
+        if classes is None and missing.any():
+            raise TableError(
+                f"{_place(file, missing)}: {column} is {rows[column][missing].iloc[0]!r}, which "
+                "looks like a missing value; if a class is called so, name all classes "
+                "(--classes A,B,C)"
+            )
     names = tuple(classes or sorted({*rows["label"], *predicted}))
     unknown = ~predicted.isin(names)
     if unknown.any():
@@ -302,5 +356,9 @@ def _samples(predictions: pd.DataFrame, rows: pd.DataFrame, file: Path) -> pd.Da
 
 def _place(file: Path, wrong: "pd.Series[bool] | npt.NDArray[np.bool_]") -> str:
     """File and line (CSV) or row (Parquet, from 0) of the first wrong one."""
+    return f"{file}, {_row(file, wrong)}"
+
+
+def _row(file: Path, wrong: "pd.Series[bool] | npt.NDArray[np.bool_]") -> str:
     row = int(np.flatnonzero(np.asarray(wrong))[0])
-    return f"{file}, line {row + 2}" if file.suffix == ".csv" else f"{file}, row {row}"
+    return f"line {row + 2}" if file.suffix == ".csv" else f"row {row}"
