@@ -199,3 +199,23 @@ def test_the_document_is_that_of_the_schema() -> None:
     assert written == protocol_markdown(), (
         "python -m sonobench.protocol.document > docs/protocol.md"
     )
+
+
+def test_classes_are_spelled_as_labels_are() -> None:
+    made = protocol(
+        classes=["Fe\u0301mur", " Fetal\u00a0 brain"],
+        external=[{"loader": "african_planes", "classes": ["Fetal  brain"]}],
+    )
+    assert made.classes == ("F\u00e9mur", "Fetal brain")
+    assert made.external[0].classes == ("Fetal brain",)
+
+
+@pytest.mark.parametrize("name", ["fe\u200bmur", "#REF!", " \u00a0"])
+def test_what_no_label_can_be_is_no_class(name: str) -> None:
+    with pytest.raises(ValidationError, match=r"a class is .*, which "):
+        protocol(classes=["brain", name])
+
+
+def test_classes_in_two_spellings_are_one_class() -> None:
+    with pytest.raises(ValidationError, match="classes must differ; repeated: F\u00e9mur"):
+        protocol(classes=["Fe\u0301mur", "F\u00e9mur", "other"])

@@ -11,6 +11,7 @@ from sonobench.protocol.finetuning import FullFinetune, HeadOnly, Lora, Precisio
 from sonobench.protocol.label_efficiency import LabelEfficiency
 from sonobench.protocol.resources import Resources
 from sonobench.protocol.section import Section
+from sonobench.tables import fault_of_class, normalized
 
 FETAL_PLANES = (
     "Fetal abdomen",
@@ -69,6 +70,11 @@ class Dataset(Section):
     note: str = Field(
         default="", description="What a reader must know of this cohort; shown in the report."
     )
+
+    @field_validator("classes")
+    @classmethod
+    def _spelled(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if classes is None else _class_names(classes)
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -321,6 +327,11 @@ class Protocol(Section):
         default=Resources(), description="What tasks may take of a cluster; not in the hash."
     )
 
+    @field_validator("classes")
+    @classmethod
+    def _spelled(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        return _class_names(classes)
+
     @model_validator(mode="after")
     def _with_controls(self) -> Self:
         names = [encoder.name for encoder in self.encoders if encoder.name is not None]
@@ -373,6 +384,15 @@ class Protocol(Section):
 def safe_name(label: str) -> str:
     """A label as a file name: letters, digits, dot, dash, underscore."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", label)
+
+
+def _class_names(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of classes in the one spelling that labels have as well."""
+    names = tuple(map(normalized, classes))
+    for name in names:
+        if fault := fault_of_class(name) or ("" if name else "is empty"):
+            raise ValueError(f"a class is {name!a}, which {fault}")
+    return names
 
 
 def _refuse_repeats(what: str, values: list[str]) -> None:
