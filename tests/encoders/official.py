@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from sonobench.encoders import fetalclip
-from sonobench.encoders.checkpoint import read_checkpoint
+from sonobench.encoders.checkpoint_file import read_checkpoint
 from sonobench.encoders.registry import architecture
 from sonobench.encoders.weights import find_weights
 

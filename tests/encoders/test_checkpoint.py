@@ -15,7 +15,8 @@ from sonobench.encoders import (
     open_encoder,
     resolve,
 )
-from sonobench.encoders.checkpoint import Dropped, load_strictly, read_checkpoint
+from sonobench.encoders.checkpoint import Dropped, load_strictly
+from sonobench.encoders.checkpoint_file import read_checkpoint
 from sonobench.protocol import EncoderEntry
 
 Tensors = dict[str, torch.Tensor]

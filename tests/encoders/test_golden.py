@@ -15,7 +15,8 @@ from encoders.official import Tensors, golden_feature, normalised_input, officia
 from torch import nn
 
 from sonobench.encoders import fetalclip, open_encoder, resolve, tf32
-from sonobench.encoders.checkpoint import load_strictly, read_checkpoint
+from sonobench.encoders.checkpoint import load_strictly
+from sonobench.encoders.checkpoint_file import read_checkpoint
 from sonobench.protocol import EncoderEntry
 
 

@@ -1,19 +1,12 @@
-"""Strict checkpoint reading: every tensor is mapped or dropped by a named rule, or it fails."""
+"""Strict loading of weights: every tensor is mapped or dropped by a named rule, or it fails."""
 
 import hashlib
-import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-
-from sonobench.encoders.inert_pickle import read_inertly
-
-_WRAPPERS = ("state_dict", "model", "module")
 
 
 class CheckpointError(ValueError):
@@ -27,6 +20,8 @@ class Dropped:
     rule: str
 
 
+# Of BatchNorm; it plays no part in evaluation.
+_COUNTER = "num_batches_tracked"
 KeyMap = Callable[[str], "str | Dropped"]
 
 
@@ -36,62 +31,6 @@ class KeyTable:
 
     loaded: dict[str, str]
     dropped: dict[str, str]
-
-
-def read_checkpoint(file: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file or a PyTorch file, by their keys.
-
-    A wrapper (`state_dict`, `model`, `module`) is opened and a `module.` prefix on every key taken
-    off. Nothing of a pickle runs: PyTorch's own restricted reader is used, and where it refuses a
-    file for what stands beside the weights, one that makes all of that inert.
-
-    Raises:
-        CheckpointError: missing, damaged, holds other objects, or holds no tensors.
-    """
-    try:
-        if file.suffix == ".safetensors":
-            content: object = load_file(file)
-        else:
-            content = _read_pytorch(file)
-    except FileNotFoundError:
-        raise CheckpointError(f"{file}: no such file") from None
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        OSError,
-    ) as error:
-        raise CheckpointError(
-            f"{file}: damaged or not a checkpoint ({str(error).splitlines()[0]})"
-        ) from None
-    while isinstance(content, dict):
-        inner = [key for key in _WRAPPERS if isinstance(content.get(key), dict)]
-        if not inner:
-            break
-        content = content[inner[0]]
-    if not isinstance(content, dict) or not content:
-        raise CheckpointError(f"{file}: expected named tensors, found {type(content).__name__}")
-    strangers = [
-        str(key)
-        for key, value in content.items()
-        if not (isinstance(key, str) and isinstance(value, Tensor))
-    ]
-    if strangers:
-        raise CheckpointError(
-            f"{file}: expected only tensors; these are something else: {_some(strangers)}"
-        )
-    if all(key.startswith("module.") for key in content):
-        return {key.removeprefix("module."): value for key, value in content.items()}
-    return dict(content)
-
-
-def _read_pytorch(file: Path) -> object:
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        return read_inertly(file)
 
 
 def load_strictly(network: nn.Module, tensors: dict[str, Tensor], key_map: KeyMap) -> KeyTable:
@@ -105,12 +44,13 @@ def load_strictly(network: nn.Module, tensors: dict[str, Tensor], key_map: KeyMa
         key_map: official key → our key, or `Dropped`.
 
     Raises:
-        CheckpointError: with the lists of missing, unexpected and mis-shaped keys, and of keys
-            with values that are not finite. The network is unchanged then.
+        CheckpointError: with the lists of missing, unexpected and mis-shaped keys, of keys with
+            whole numbers in place of real ones or the other way round, and of keys with values
+            that are not finite in the network's own type. The network is unchanged then.
     """
     wanted = network.state_dict()
     loaded, dropped, filled = {}, {}, dict[str, Tensor]()
-    unexpected, shapes, infinite, twice = [], [], [], []
+    unexpected, shapes, types, infinite, twice = [], [], [], [], []
     for key, tensor in tensors.items():
         target = key_map(key)
         if isinstance(target, Dropped):
@@ -123,21 +63,23 @@ def load_strictly(network: nn.Module, tensors: dict[str, Tensor], key_map: KeyMa
             shapes.append(
                 f"{key}: expected {tuple(wanted[target].shape)}, found {tuple(tensor.shape)}"
             )
-        elif tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        elif _of_another_type(tensor, wanted[target]) and not target.endswith(_COUNTER):
+            types.append(f"{key}: expected {wanted[target].dtype}, found {tensor.dtype}")
+        # After the change of type: what float64 holds can be too large for float32.
+        elif not bool(torch.isfinite(converted := tensor.to(wanted[target].dtype)).all()):
             infinite.append(key)
         else:
-            filled[target] = tensor.to(wanted[target].dtype)
+            filled[target] = converted
             loaded[key] = target
     named = {*filled, *(target for target in map(key_map, tensors) if isinstance(target, str))}
-    missing = [
-        key for key in wanted if key not in named and not key.endswith("num_batches_tracked")
-    ]
+    missing = [key for key in wanted if key not in named and not key.endswith(_COUNTER)]
     problems = [
-        f"{what} ({len(keys)}): {_some(keys)}"
+        f"{what} ({len(keys)}): {some(keys)}"
         for what, keys in (
             ("missing", missing),
             ("unexpected", unexpected),
             ("of another shape", shapes),
+            ("of another type", types),
             ("not finite", infinite),
             ("mapped twice", twice),
         )
@@ -147,6 +89,12 @@ def load_strictly(network: nn.Module, tensors: dict[str, Tensor], key_map: KeyMa
         raise CheckpointError("does not fit:\n  " + "\n  ".join(problems))
     network.load_state_dict({**wanted, **filled}, strict=True)
     return KeyTable(loaded, dropped)
+
+
+def _of_another_type(tensor: Tensor, wanted: Tensor) -> bool:
+    """Whole numbers for real ones, which are quantised weights without their scale, or real ones
+    for an index."""
+    return tensor.is_floating_point() != wanted.is_floating_point()
 
 
 def file_sha256(file: Path) -> str:
@@ -164,6 +112,7 @@ def state_sha256(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _some(keys: list[str], most: int = 8) -> str:
+def some(keys: Sequence[str], most: int = 8) -> str:
+    """The first of them, and how many more there are."""
     more = f", … and {len(keys) - most} more" if len(keys) > most else ""
     return ", ".join(keys[:most]) + more

@@ -33,9 +33,9 @@ from sonobench.encoders.checkpoint import (
     KeyTable,
     file_sha256,
     load_strictly,
-    read_checkpoint,
     state_sha256,
 )
+from sonobench.encoders.checkpoint_file import read_checkpoint
 from sonobench.encoders.encoder import Encoder, EncoderError
 from sonobench.encoders.hints import what_it_seems
 from sonobench.encoders.weights import find_weights
