@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,8 +18,16 @@ from sonobench.benchmark import report
 from sonobench.datasets import DatasetError
 from sonobench.encoders import EncoderError
 from sonobench.engine import StoreError
+from sonobench.jobs import plan_curve
 from sonobench.protocol import ProtocolError, load_protocol, protocol_hash
-from sonobench.tables import PREDICTIONS, SAMPLES, SPLITS, read_classes, read_table
+from sonobench.tables import (
+    PREDICTIONS,
+    SAMPLES,
+    SPLITS,
+    TableError,
+    read_classes,
+    read_table,
+)
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -167,7 +176,8 @@ def test_a_further_encoder_leaves_what_was_made_alone(
 ) -> None:
     run_tiny(write_protocol(), out)
     made = artefacts(out / "store")
-    run_tiny(write_protocol(encoders=["pixel_stats", "random:timm:test_vit"]), out)
+    further = write_protocol(encoders=["pixel_stats", "random:timm:test_vit"])
+    run_tiny(further, out.with_name("further"), store=out / "store")
     assert artefacts(out / "store").items() >= made.items()
 
 
@@ -176,7 +186,8 @@ def test_another_probe_setting_keeps_the_embeddings(
 ) -> None:
     run_tiny(write_protocol(), out)
     before = {f for f in artefacts(out / "store") if "embed" in f.parts}
-    run_tiny(write_protocol(adaptations={"linear_probe": {"selection": "macro_f1"}}), out)
+    other = write_protocol(adaptations={"linear_probe": {"selection": "macro_f1"}})
+    run_tiny(other, out.with_name("other"), store=out / "store")
     assert {f for f in artefacts(out / "store") if "embed" in f.parts} == before
 
 
@@ -240,7 +251,7 @@ def test_an_unknown_label(write_protocol: WriteProtocol, hospitals: Path, out: P
     frame = edit(hospitals)
     frame.loc[3, "label"] = "fermur"
     save(frame, hospitals)
-    refused(write_protocol(), out, DatasetError, r"manifest\.csv: .*'fermur' \(row 5\)")
+    refused(write_protocol(), out, DatasetError, r"manifest\.csv: .*'fermur' \(row 5; did you mean")
 
 
 def test_a_class_of_the_external_cohort_that_is_unknown_at_home(
@@ -348,7 +359,7 @@ def test_an_encoder_without_weights_is_skipped_clearly_or_stops(
     assert [entry["encoder"] for entry in skipped] == ["resnet50"]
     assert "resnet50.a1_in1k.safetensors" in skipped[0]["reason"]
     stop = write_protocol(encoders=encoders, missing_weights="stop")
-    refused(stop, out, EncoderError, "resnet50: weights are not here")
+    refused(stop, out.with_name("other"), EncoderError, "resnet50: weights are not here")
 
 
 def test_a_full_disk_leaves_the_store_whole(
@@ -379,3 +390,48 @@ def test_a_folder_with_another_benchmark_is_refused(
     run_tiny(write_protocol(), out)
     other = write_protocol(name="other")
     refused(other, out, ProtocolError, "holds a run of protocol 'tiny'.*choose another folder")
+    changed = write_protocol(evaluation={"bootstrap_draws": 300}, split={"folds": 3})
+    differing = r"another protocol 'tiny', which differs in split.folds, evaluation.bootstrap_draws"
+    before = hashes(out)
+    refused(changed, out, ProtocolError, differing)
+    assert hashes(out) == before
+
+
+def test_a_run_that_ended_before_it_had_results_leaves_its_folder_to_another_protocol(
+    write_protocol: WriteProtocol, out: Path
+) -> None:
+    with pytest.raises(DatasetError):
+        run_tiny(write_protocol(classes=["abdomen", "brain"]), out)
+    run_tiny(write_protocol(), out)
+
+
+def test_a_run_whose_folder_another_protocol_has_taken_meanwhile_does_not_write_into_it(
+    write_protocol: WriteProtocol, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = write_protocol()
+    other = load_protocol(mine).model_copy(update={"seeds": (7,)})
+
+    def deleted_and_taken(*arguments: Any) -> Any:
+        (out / "protocol.yaml").write_text(other.to_yaml())
+        return plan_curve(*arguments)
+
+    monkeypatch.setattr("sonobench.benchmark.plan_curve", deleted_and_taken)
+    refused(mine, out, ProtocolError, "another protocol 'tiny', which differs in seeds")
+    assert not (out / "results.csv").exists()
+
+
+def test_a_report_of_predictions_that_another_protocol_made_is_refused(
+    write_protocol: WriteProtocol, out: Path
+) -> None:
+    run_tiny(write_protocol(), out)
+    file = out / "protocol.yaml"
+    file.write_text(file.read_text().replace("confidence: 0.95", "confidence: 0.9"))
+    with pytest.raises(TableError, match="not the protocol that the predictions beside it"):
+        report(out)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_done(
+    write_protocol: WriteProtocol, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    refused(write_protocol(), tmp_path / "file" / "run", ProtocolError, "run cannot be written")

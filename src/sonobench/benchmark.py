@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from filelock import FileLock
 
 from sonobench import steps
 from sonobench.diagnostics import write_diagnostics
@@ -34,6 +35,7 @@ from sonobench.members import Member, find_encoders
 from sonobench.outputs import (
     encoder_record,
     environment,
+    protocol_of_predictions,
     recorded_data_root,
     write_certificates,
     write_data,
@@ -52,6 +54,7 @@ from sonobench.preparation import (
 from sonobench.protocol import (
     Protocol,
     ProtocolError,
+    differing_settings,
     find_protocol,
     load_protocol,
     protocol_hash,
@@ -65,7 +68,7 @@ from sonobench.run_tables import (
     write_fewer_patients,
     write_tables,
 )
-from sonobench.tables import replace_file
+from sonobench.tables import TableError, replace_file
 
 _logger = logging.getLogger("sonobench")
 
@@ -222,17 +225,42 @@ class Plan:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Make the run's folder, refusing one that holds another benchmark."""
+        """Make the run's folder with the protocol in it, which a run without results takes away.
+
+        Raises:
+            ProtocolError: the folder cannot be written, or holds a run of another protocol.
+        """
+        is_new = self.take_folder()
+        try:
+            yield
+        except BaseException:
+            # Nothing is there that another protocol would mix with its own.
+            if is_new and not (self.out / "manifest.json").is_file():
+                (self.out / "protocol.yaml").unlink(missing_ok=True)
+            raise
+
+    def take_folder(self) -> bool:
+        """Write the protocol into the run's folder; whether it was not there before.
+
+        Raises:
+            ProtocolError: the folder cannot be written, or holds a run of another protocol.
+        """
         resolved = self.out / "protocol.yaml"
-        if resolved.is_file():
-            there = load_protocol(resolved)
-            if there.name != self.protocol.name:
-                raise ProtocolError(
-                    f"{self.out} holds a run of protocol '{there.name}', this is "
-                    f"'{self.protocol.name}'; choose another folder (--out)"
-                )
-        self.out.mkdir(parents=True, exist_ok=True)
-        yield
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+            # Of two that begin at once, the second sees the first one's.
+            with FileLock(self.out / ".protocol.lock"):
+                is_new = not resolved.is_file()
+                if not is_new:
+                    _refuse_another(self.out, load_protocol(resolved), self.protocol)
+                identity = protocol_hash(self.protocol)
+                header = f"# sonobench protocol, every setting written out\n# sha256: {identity}\n"
+                replace_file(resolved, (header + self.protocol.to_yaml()).encode())
+        except OSError as error:
+            raise ProtocolError(
+                f"{self.out} cannot be written ({error.strerror}); choose another folder (--out)"
+            ) from None
+        return is_new
 
     def execute(self, images: bool, pseudonymise: bool = False) -> Run:
         """Do what is missing and write everything that a run leaves."""
@@ -243,8 +271,6 @@ class Plan:
             forget_names(out)
         identity = protocol_hash(protocol)
         _logger.info("protocol %s (%s) → %s", protocol.name, identity[:12], out)
-        header = f"# sonobench protocol, every setting written out\n# sha256: {identity}\n"
-        replace_file(out / "protocol.yaml", (header + protocol.to_yaml()).encode())
 
         store = Store(self.store_root)
         # Decoding fills all cores with threads of its own, one cohort after the other.
@@ -295,6 +321,8 @@ class Plan:
             *certificates.values(),
         ]
         with writing_alone(out):
+            # Again: it may have been deleted, or another run have taken it, meanwhile.
+            self.take_folder()
             sources = digest_of_sources(out, store, tasks, {**facts, "images": images})
             if (kept := read_kept(out, sources)) is not None:
                 _logger.info("%s: nothing has changed since its results were written", out)
@@ -328,14 +356,23 @@ def report(folder: Path) -> Evaluation:
     """Evaluate a run's predictions and write its tables and report, from its folder alone.
 
     Raises:
-        TableError: a file of the folder is missing or wrong.
+        TableError: a file of the folder is missing or wrong, or the protocol is not the one that
+            its predictions were made by.
     """
-    return _report(folder)[0]
+    with writing_alone(folder):
+        return _report(folder)[0]
 
 
 def _report(folder: Path) -> tuple[Evaluation, dict[str, str]]:
     """Evaluation, and why figures are missing, by their names."""
     protocol, samples, predictions = read_run(folder)
+    made_by = protocol_of_predictions(folder)
+    if made_by is not None and made_by != protocol_hash(protocol):
+        raise TableError(
+            f"{folder / 'protocol.yaml'} is not the protocol that the predictions beside it were "
+            "made by: it was changed since. Bring that back, or run the changed one into another "
+            "folder"
+        )
     evaluation = evaluate(
         predictions,
         samples,
@@ -345,6 +382,21 @@ def _report(folder: Path) -> tuple[Evaluation, dict[str, str]]:
     )
     write_tables(folder, evaluation)
     return evaluation, write_report(folder, evaluation, predictions)
+
+
+def _refuse_another(folder: Path, there: Protocol, mine: Protocol) -> None:
+    if protocol_hash(there) == protocol_hash(mine):
+        return
+    if there.name != mine.name:
+        which = f"protocol '{there.name}', this is '{mine.name}'"
+    else:
+        differ = differing_settings(there, mine)
+        more = f" and {len(differ) - 5} more" if len(differ) > 5 else ""
+        which = f"another protocol '{mine.name}', which differs in {', '.join(differ[:5])}{more}"
+    raise ProtocolError(
+        f"{folder} holds a run of {which}; choose another folder (--out). What both have in common "
+        "is not computed again with the same store (--store)"
+    )
 
 
 def geometries(protocol: Protocol, members: Sequence[Member]) -> dict[str, list[Geometry]]:

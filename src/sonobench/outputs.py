@@ -154,6 +154,21 @@ def recorded_data_root(folder: Path) -> Path | None:
     return Path(recorded) if recorded else None
 
 
+def protocol_of_predictions(folder: Path) -> str | None:
+    """Hash of the protocol that a run's predictions were made by, from its manifest.
+
+    None without one, and where another version of sonobench wrote it: a protocol that has more
+    settings has another hash.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        if manifest["packages"]["sonobench"] != installed_packages()["sonobench"]:
+            return None
+        return str(manifest["protocol"]["sha256"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def environment() -> dict[str, Any]:
     """Versions and hardware, for the manifest."""
     return {

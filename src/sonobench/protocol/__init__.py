@@ -14,6 +14,7 @@ from sonobench.protocol.finetuning import (
 from sonobench.protocol.label_efficiency import LabelEfficiency
 from sonobench.protocol.load import (
     ProtocolError,
+    differing_settings,
     find_protocol,
     load_protocol,
     protocol_hash,
@@ -51,6 +52,7 @@ __all__ = [
     "Resources",
     "Split",
     "Training",
+    "differing_settings",
     "find_protocol",
     "load_protocol",
     "protocol_hash",

@@ -77,6 +77,21 @@ def protocol_hash(protocol: Protocol) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def differing_settings(one: Protocol, other: Protocol) -> list[str]:
+    """Dotted names of the settings by which two protocols' hashes differ."""
+
+    def compare(a: Any, b: Any, name: str) -> list[str]:
+        if not (isinstance(a, dict) and isinstance(b, dict)):
+            return [] if a == b else [name]
+        found = []
+        for key in {**a, **b}:
+            found += compare(a.get(key), b.get(key), f"{name}.{key}" if name else key)
+        return found
+
+    first, second = (p.model_dump(mode="json", exclude={"resources"}) for p in (one, other))
+    return compare(first, second, "")
+
+
 def _apply(raw: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals:

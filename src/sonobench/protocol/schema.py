@@ -11,7 +11,6 @@ from sonobench.protocol.finetuning import FullFinetune, HeadOnly, Lora, Precisio
 from sonobench.protocol.label_efficiency import LabelEfficiency
 from sonobench.protocol.resources import Resources
 from sonobench.protocol.section import Section
-from sonobench.tables import fault_of_class, normalized
 
 FETAL_PLANES = (
     "Fetal abdomen",
@@ -388,6 +387,9 @@ def safe_name(label: str) -> str:
 
 def _class_names(classes: tuple[str, ...]) -> tuple[str, ...]:
     """Names of classes in the one spelling that labels have as well."""
+    # Its package loads pandas, for which --help need not wait.
+    from sonobench.tables import fault_of_class, normalized  # noqa: PLC0415
+
     names = tuple(map(normalized, classes))
     for name in names:
         if fault := fault_of_class(name) or ("" if name else "is empty"):
