@@ -4,9 +4,10 @@ import io
 import json
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import md5, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -101,6 +102,8 @@ class Server:
     Attributes:
         content: of the one file that it has.
         breaks_after: bytes after which it closes each connection; None for never.
+        drips: whether it gives a byte at a time, a hundred a second at most.
+        record: what it says of the file; None for the truth.
         ranges: whether it goes on in the middle of the file.
         published_md5: what the record says; that of the content if None.
         asked: the Range of every request for the file.
@@ -109,6 +112,8 @@ class Server:
     name: str
     content: bytes
     breaks_after: int | None = None
+    drips: bool = False
+    record: bytes | None = None
     ranges: bool = True
     published_md5: str | None = None
     published_size: int | None = None
@@ -137,11 +142,11 @@ def served(server: Server) -> Iterator[Server]:
                 "checksum": f"md5:{digest}",
                 "links": {"self": f"{server.address}/file"},
             }
-            body = json.dumps({"files": [entry]}).encode()
+            body = server.record or json.dumps({"files": [entry]}).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self._give(body)
 
         def _file(self) -> None:
             asked = self.headers.get("Range", "")
@@ -154,7 +159,16 @@ def served(server: Server) -> Iterator[Server]:
                 self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body[: server.breaks_after])
+            self._give(body[: server.breaks_after])
+
+        def _give(self, body: bytes) -> None:
+            step = 1 if server.drips else max(1, len(body))
+            # A client that has given up has closed the connection.
+            with suppress(OSError):
+                for start in range(0, len(body), step):
+                    self.wfile.write(body[start : start + step])
+                    if server.drips:
+                        time.sleep(0.01)
 
         def log_message(self, *_: object) -> None:
             pass

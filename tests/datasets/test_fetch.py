@@ -1,5 +1,7 @@
 """Downloads from a loopback server: whole, broken off, damaged, of the wrong size."""
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +9,8 @@ import pytest
 from filelock import FileLock
 from standins import Server, african_files, facts, served, tarred
 
-from sonobench.datasets import Archive, DatasetError
-from sonobench.datasets.fetch import download, look_up
+from sonobench.datasets import Archive, DatasetError, fetch
+from sonobench.datasets.fetch import PublishedFile, download, look_up
 
 FILES = african_files()
 CONTENT = tarred(FILES)
@@ -44,8 +46,8 @@ def test_a_download_that_breaks_off_goes_on_by_itself_as_long_as_something_comes
 ) -> None:
     with served(Server(NAME, CONTENT, breaks_after=20_000)) as server:
         assert brought(server, tmp_path).read_bytes() == CONTENT
-        # Each request starts at the last whole piece (16 KiB) of the one before.
-        starts = range(16_384, len(CONTENT) - 20_000 + 16_384, 16_384)
+        # Each request starts where the one before broke off.
+        starts = range(20_000, len(CONTENT), 20_000)
         assert server.asked == ["", *(f"bytes={start}-" for start in starts)]
 
 
@@ -70,6 +72,57 @@ def test_when_nothing_comes_any_more_the_error_says_what_to_do(tmp_path: Path) -
     ):
         brought(server, tmp_path)
     assert (tmp_path / f"{NAME}.part").read_bytes() == CONTENT[:7000]
+
+
+@pytest.mark.parametrize("server", [Server(NAME, CONTENT, drips=True), Server(NAME, CONTENT, 1)])
+def test_a_server_that_gives_a_byte_at_a_time_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    monkeypatch.setattr(fetch, "_PATIENCE", 0.1)
+    monkeypatch.setattr(fetch, "_SLOWEST", 1 << 30)
+    digest = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
+    with served(server):
+        published = PublishedFile(f"{server.address}/file", len(CONTENT), digest)
+        with pytest.raises(DatasetError, match=r"bytes came in 0 seconds, .*same command goes on"):
+            download(archive_at(server), published, tmp_path, lambda *_: None)
+    assert 0 < (tmp_path / f"{NAME}.part").stat().st_size < len(CONTENT)
+
+
+def test_a_record_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "_PATIENCE", 0.1)
+    with (
+        served(Server(NAME, CONTENT, drips=True)) as server,
+        pytest.raises(DatasetError, match=r"cannot be reached .*bytes came in 0 seconds, expected"),
+    ):
+        look_up(archive_at(server))
+
+
+def _record(**changed: object) -> bytes:
+    entry = {"key": NAME, "size": 5, "checksum": "md5:x", "links": {"self": "http://x"}}
+    return json.dumps({"files": [{**entry, **changed}]}).encode()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"<html>",
+        b"[" * 200_000,
+        b" " * (5 << 20),
+        _record(size=-5),
+        _record(size=0),
+        _record(size="x"),
+        _record(links={"self": "file:///etc/passwd"}),
+        _record(links=[]),
+        b'{"files": [{"key": "%s", "size": %s}]}' % (NAME.encode(), b"9" * 5000),
+        b"\xff\xfe{",
+    ],
+)
+def test_a_record_that_says_something_else_is_refused(record: bytes) -> None:
+    with (
+        served(Server(NAME, CONTENT, record=record)) as server,
+        pytest.raises(DatasetError, match=rf"does not list {NAME} as it used to"),
+    ):
+        look_up(archive_at(server))
 
 
 def test_a_damaged_file_is_refused_and_removed(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The conformance suite of encoders: whatever turns images into features passes it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from sonobench.encoders import (
     certify,
     embed,
     open_encoder,
+    registry,
     resolve,
 )
 from sonobench.encoders.card import CLIP_MEAN
@@ -197,6 +199,39 @@ def test_a_size_that_the_architecture_cannot_take_is_refused() -> None:
         resolve(EncoderEntry(name="random:mofo", size=256), 0, Path())
     with pytest.raises(EncoderError, match=r"size 250 does not fit, expected 32, 48 … 1024"):
         resolve(EncoderEntry(name="random:usfm", size=250), 0, Path())
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "expected"),
+    [
+        ("test_vit", 100, "16, 32 … 4096"),
+        ("test_vit3", 167, "16, 32 … 4096"),
+        ("test_vit", 144, ""),
+        ("test_convnext", 100, ""),
+    ],
+)
+def test_a_size_of_which_patches_would_leave_out_the_border_is_refused(
+    model: str, size: int, expected: str
+) -> None:
+    entry = EncoderEntry(name=f"random:timm:{model}", size=size)
+    if expected:
+        with pytest.raises(EncoderError, match=rf"size {size} does not fit, expected {expected}"):
+            resolve(entry, 0, Path())
+    else:
+        assert resolve(entry, 0, Path()).card.preprocess.geometry.size == size
+
+
+def test_the_size_of_an_encoders_own_weights_is_taken_whatever_its_patch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As of SigLIP's models of 384 pixels with patches of 14.
+    made = registry.architecture("timm:test_vit")
+    geometry = replace(made.card.preprocess.geometry, size=150)
+    card = replace(made.card, preprocess=replace(made.card.preprocess, geometry=geometry))
+    monkeypatch.setitem(registry._LIBRARIES, "timm", lambda _model: replace(made, card=card))
+    for size in (None, 150):
+        spec = resolve(EncoderEntry(name="random:timm:test_vit", size=size), 0, Path())
+        assert spec.card.preprocess.geometry.size == 150
 
 
 def test_another_feature_is_another_encoder() -> None:

@@ -3,20 +3,26 @@
 import json
 import logging
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pooch
 import requests
+import urllib3
 from filelock import FileLock, Timeout
 
 from sonobench.datasets.archive import Archive
 from sonobench.datasets.cohort import DatasetError
 
-# Seconds without an answer, and bytes at a time, which are lost when a connection breaks off.
-_TIMEOUT, _CHUNK = 30, 1 << 14
+# Seconds without an answer, and bytes at a time at most.
+_TIMEOUT, _CHUNK = 30, 1 << 20
+# A server that gives fewer bytes a second than this, over so many seconds, is given up.
+_SLOWEST, _PATIENCE = 1024, 60.0
+# Bytes of a record; that of a data set has some thousand.
+_LONGEST_RECORD = 4 << 20
 DownloadProgress = Callable[[int, int], None]
 
 
@@ -36,18 +42,17 @@ def look_up(archive: Archive) -> PublishedFile:
         DatasetError: the record cannot be reached or does not have the file; with the way round.
     """
     try:
-        answer = requests.get(archive.record, timeout=_TIMEOUT)
-        answer.raise_for_status()
-        listed = {entry["key"]: entry for entry in json.loads(answer.content)["files"]}
+        listed = {entry["key"]: entry for entry in json.loads(_record(archive.record))["files"]}
         entry = listed[archive.file]
-        return PublishedFile(
-            str(entry["links"]["self"]), int(entry["size"]), str(entry["checksum"])
-        )
+        url, size = str(entry["links"]["self"]), int(entry["size"])
+        if size <= 0 or not url.startswith(("https://", "http://")):
+            raise ValueError
+        return PublishedFile(url, size, str(entry["checksum"]))
     except requests.RequestException as error:
         raise DatasetError(
             f"{archive.record} cannot be reached ({_reason(error)}). {archive.by_hand()}"
         ) from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise DatasetError(
             f"{archive.record} does not list {archive.file} as it used to "
             f"({type(error).__name__}). "
@@ -68,7 +73,8 @@ def download(
 
     Raises:
         DatasetError: another process downloads it, the disk has no room or cannot be written to,
-            the connection breaks off and nothing more comes, or the file is not the published one.
+            the connection breaks off and nothing more comes, less than 1 KiB a second comes for a
+            minute, or the file is not the published one.
     """
     pooch.get_logger().setLevel(logging.WARNING)
     part = folder / f"{archive.file}.part"
@@ -120,7 +126,56 @@ def _refuse_full_disk(archive: Archive, size: int, folder: Path) -> None:
 def _reason(error: requests.RequestException) -> str:
     if error.response is not None:
         return f"HTTP status {error.response.status_code}"
-    return type(error).__name__
+    return str(error) if isinstance(error, _TooSlow) else type(error).__name__
+
+
+class _TooSlow(requests.Timeout):
+    """Less comes than is worth waiting for."""
+
+
+class _Pace:
+    """Counts what comes, over all connections, and gives up where it is too little."""
+
+    def __init__(self) -> None:
+        self._since, self._came = time.monotonic(), 0
+
+    def came(self, count: int) -> None:
+        """Note bytes that came.
+
+        Raises:
+            _TooSlow: over the last `_PATIENCE` seconds they were fewer than `_SLOWEST` a second.
+        """
+        self._came += count
+        seconds = time.monotonic() - self._since
+        if seconds >= _PATIENCE:
+            if self._came < _SLOWEST * seconds:
+                raise _TooSlow(
+                    f"{self._came:,} bytes came in {seconds:.0f} seconds, expected {_SLOWEST:,} in "
+                    "each"
+                )
+            self._since, self._came = time.monotonic(), 0
+
+
+def _pieces(answer: requests.Response, pace: _Pace) -> Iterator[bytes]:
+    """The content as it comes; `iter_content` waits until a piece is whole, however long."""
+    try:
+        while piece := answer.raw.read1(_CHUNK):
+            pace.came(len(piece))
+            yield piece
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(error) from None
+
+
+def _record(url: str) -> bytes:
+    pace, content = _Pace(), b""
+    headers = {"Accept-Encoding": "identity"}
+    with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
+        answer.raise_for_status()
+        for piece in _pieces(answer, pace):
+            content += piece
+            if len(content) > _LONGEST_RECORD:
+                raise ValueError(f"more than {_LONGEST_RECORD:,} bytes")
+    return content
 
 
 class _Resuming:
@@ -128,6 +183,7 @@ class _Resuming:
 
     def __init__(self, part: Path, size: int, progress: DownloadProgress) -> None:
         self._part, self._size, self._progress = part, size, progress
+        self._pace = _Pace()
 
     def __call__(self, url: str, output_file: str, _pooch: Any, check_only: bool = False) -> None:
         """Complete the part and move it to `output_file`; pooch then takes its checksum."""
@@ -135,6 +191,8 @@ class _Resuming:
         while (here := self._here()) != self._size:
             try:
                 self._go_on(url, here)
+            except _TooSlow:
+                raise
             except requests.RequestException:
                 # Whatever the cause, another attempt is worth while as long as something comes.
                 if self._here() <= here:
@@ -154,7 +212,7 @@ class _Resuming:
             if answer.status_code != requests.codes.partial_content or not goes_on:
                 here = 0  # the server gives the whole file only
             with self._part.open("ab" if here else "wb") as file:
-                for chunk in answer.iter_content(_CHUNK):
+                for chunk in _pieces(answer, self._pace):
                     file.write(chunk)
                     here += len(chunk)
                     self._progress(here, self._size)

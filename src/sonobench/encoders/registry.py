@@ -152,7 +152,8 @@ def resolve(entry: EncoderEntry, seed: int, data_root: Path) -> EncoderSpec:
     assert entry.name is not None
     random = entry.name.startswith("random:")
     built = architecture(entry.name.removeprefix("random:"), entry.feature)
-    if entry.size is not None and entry.size not in built.sizes:
+    native = built.card.preprocess.geometry.size
+    if entry.size not in (None, native) and entry.size not in built.sizes:
         sizes = built.sizes
         expected = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}, {sizes[1]} … {sizes[-1]}"
         raise EncoderError(f"{entry.label}: size {entry.size} does not fit, expected {expected}")

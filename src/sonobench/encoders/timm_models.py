@@ -82,7 +82,18 @@ def architecture(model: str) -> Architecture:
         licence=config.get("license") or "not stated",
         weights=weights,
     )
-    return _architecture(model, card)
+    return _architecture(model, card, _whole_patches(network))
+
+
+def _whole_patches(network: nn.Module) -> range:
+    """Input sides of which every pixel is seen: timm's patches leave out what remains of a side."""
+    from timm.layers.patch_embed import PatchEmbed
+
+    first = getattr(network, "patch_embed", None)
+    if not isinstance(first, PatchEmbed) or first.dynamic_img_pad:
+        return ANY_SIZE
+    patch = int(first.patch_size[0])
+    return range(patch * -(-ANY_SIZE.start // patch), ANY_SIZE.stop, patch)
 
 
 def _architecture(
