@@ -9,6 +9,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Read when the hub's client is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ import torch
 import yaml
 from hospitals import CLASSES, WriteProtocol, write_hospital
 from hypothesis import HealthCheck, settings
+
+# A shell has what it starts in the background ignore Ctrl-C, and what that starts as well.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test depends on how fast a machine is.
 settings.register_profile(
