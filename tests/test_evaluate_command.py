@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from typer.testing import CliRunner
 
 from sonobench.cli import app
@@ -330,3 +330,191 @@ def test_patients_of_two_hospitals_may_look_alike(tmp_path: Path) -> None:
 
 def test_a_column_in_two_spellings_is_refused(tmp_path: Path) -> None:
     refused(with_classes().assign(**{"site\u00a0": "x"}), tmp_path, "columns appear twice: site")
+
+
+def test_rows_longer_than_the_header_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "p.csv"
+    file.write_text("image_id,subject_id,label,predicted\n0,a,p1,x,x\n1,b,p2,y,y\n")
+    made = runner.invoke(app, ["evaluate", str(file)])
+    assert made.exit_code == 2
+    assert "expected 4 fields in line 2, found 5" in made.output
+
+
+# ── probabilities as they are given ──────────────────────────────────────────────────────────────
+
+
+def given(rows: int, decimals: int | None = None, classes: int = 3, seed: int = 0) -> pd.DataFrame:
+    """A patient an image, with probabilities rounded to so many decimals."""
+    rng = np.random.default_rng(seed)
+    label = np.arange(rows) % classes
+    power = np.exp(rng.normal(size=(rows, classes)) + np.eye(classes)[label])
+    values = power / power.sum(1, keepdims=True)
+    if decimals is not None:
+        values = np.round(values, decimals)
+    names = [chr(ord("A") + place) for place in range(classes)]
+    frame = pd.DataFrame(values, columns=[f"probability[{name}]" for name in names])
+    ids = pd.DataFrame({"image_id": [f"i{n}" for n in range(rows)]})
+    ids = ids.assign(subject_id=[f"s{n}" for n in range(rows)], label=[names[k] for k in label])
+    return ids.join(frame)
+
+
+def judged(rows: pd.DataFrame, folder: Path) -> dict[str, float]:
+    found = main(evaluated(rows, folder)).reset_index("encoder", drop=True)
+    return {str(metric): float(value) for metric, value in found["estimate"].items()}
+
+
+def by_scikit_learn(rows: pd.DataFrame) -> dict[str, float]:
+    """Mean over classes of AUROC and average precision, of the values as they are written."""
+    columns = [name for name in rows if name.startswith("probability[")]
+    values = rows[columns].to_numpy()
+    truth = np.stack([rows["label"] == name[12:-1] for name in columns], axis=1)
+    pairs = list(zip(truth.T, values.T, strict=True))
+    return {
+        "macro_auroc": float(np.mean([roc_auc_score(*pair) for pair in pairs])),
+        "macro_average_precision": float(np.mean([average_precision_score(*p) for p in pairs])),
+        "brier": float(np.square(values - truth).sum(1).mean()),
+    }
+
+
+def neighbours(rows: int, k: int) -> pd.DataFrame:
+    """What k nearest neighbours say: multiples of 1/k, with many ties and zeros."""
+    rng = np.random.default_rng(k)
+    frame = given(rows)
+    shares = frame.filter(like="probability").to_numpy()
+    frame[frame.filter(like="probability").columns] = [rng.multinomial(k, s) / k for s in shares]
+    return frame
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [neighbours(90, 5), neighbours(90, 3), given(90, 1), given(90)],
+    ids=["fifths", "thirds", "one decimal", "all digits"],
+)  # fmt: skip
+def test_ranks_and_scores_are_those_of_the_values_as_given(
+    tmp_path: Path, rows: pd.DataFrame
+) -> None:
+    found, expected = judged(rows, tmp_path), by_scikit_learn(rows)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_difference_in_the_last_digit_is_no_tie(tmp_path: Path) -> None:
+    rows = given(6, classes=2)
+    low, high = 1e-300, np.nextafter(1e-300, 1)
+    rows["probability[A]"] = [high, low, high, low, high, low]
+    rows["probability[B]"] = 1.0
+    found = judged(rows, tmp_path)
+    # As B is 1 everywhere, its ranks are all tied.
+    assert found["macro_auroc"] == (1 + 0.5) / 2
+
+
+def test_likelihoods_are_of_the_values_as_given_however_small(tmp_path: Path) -> None:
+    rows = given(30, classes=2)
+    rows["probability[A]"] = np.where(rows["label"] == "A", 1e-28, 1 - 1e-12)
+    rows["probability[B]"] = 1 - rows["probability[A]"]
+    of_true = np.where(rows["label"] == "A", rows["probability[A]"], rows["probability[B]"])
+    assert judged(rows, tmp_path)["nll"] == pytest.approx(-np.log(of_true).mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize(("least", "zero"), [(1e-3, 1e-12), (1e-20, 1e-20)])
+def test_only_a_zero_is_lifted_and_never_above_the_least_that_is_given(
+    tmp_path: Path, least: float, zero: float
+) -> None:
+    rows = given(20, classes=2)
+    rows["probability[A]"] = [0.0, least] + [0.5] * 18
+    rows["probability[B]"] = 1 - rows["probability[A]"]
+    # Image 0 is A and said to be impossible; image 1 is B.
+    expected = -(np.log(zero) + np.log(1 - least) + 18 * np.log(0.5)) / 20
+    assert judged(rows, tmp_path)["nll"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_rounded_probabilities_are_not_stretched_to_sum_to_1(tmp_path: Path) -> None:
+    rows = given(30)
+    rows[["probability[A]", "probability[B]", "probability[C]"]] = 0.33
+    assert judged(rows, tmp_path)["nll"] == pytest.approx(-np.log(0.33), abs=1e-6)
+
+
+@pytest.mark.parametrize("form", ["%.2f", "%.3f", "%.3g", "%.4g", "%.8f"])
+@pytest.mark.parametrize("classes", [2, 6, 20])
+def test_sums_may_be_off_by_the_rounding_of_their_digits(
+    tmp_path: Path, form: str, classes: int
+) -> None:
+    rows = given(4 * classes, classes=classes)
+    columns = list(rows.filter(like="probability"))
+    rows[columns] = rows[columns].map(lambda value: float(form % value))
+    judged(rows, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "total"),
+    [([0.25, 0.70], "0.95"), ([1.0, 1.0], "2"), ([0.0, 0.0], "0"), ([0.501, 0.501], "1.002"),
+     ([0.12345678, 0.87654], "0.999997"), ([0.5, 0.6], "1.1"), ([-0.2, 1.2], "1")],
+)  # fmt: skip
+def test_a_sum_that_rounding_does_not_explain_is_refused(
+    tmp_path: Path, values: list[float], total: str
+) -> None:
+    rows = given(20, classes=2)
+    rows["probability[A]"], rows["probability[B]"] = (1, 0) if values[0] in (0, 1) else (0.25, 0.75)
+    rows.loc[3, ["probability[A]", "probability[B]"]] = values
+    refused(rows, tmp_path, "line 5", "sum to 1", f"which sum to {total}")
+
+
+def test_an_ensemble_of_given_probabilities_is_their_mean(tmp_path: Path) -> None:
+    one, two = (neighbours(60, k).assign(fold=fold) for fold, k in enumerate((5, 3)))
+    out = evaluated(pd.concat([one, two]), tmp_path)
+    results = pd.read_csv(out / "results.csv")
+    chosen = (results["aggregate"] == "ensemble") & (results["label_space"] == "open")
+    chosen &= (results["images"] == "all") & (results["metric"] == "brier")
+    columns = list(one.filter(like="probability"))
+    both = one.assign(**{name: (one[name] + two[name]) / 2 for name in columns})
+    assert results[chosen]["estimate"].item() == pytest.approx(by_scikit_learn(both)["brier"])
+
+
+def test_given_probabilities_are_calibrated_as_the_logits_that_they_come_of(tmp_path: Path) -> None:
+    found = []
+    for name, rows in (("a", with_logits()), ("b", with_probabilities())):
+        (tmp_path / name).mkdir()
+        patient = rows["subject_id"].str[1:].astype(int)
+        role = np.where(patient < 5, "validation", "test")
+        out = evaluated(rows.assign(role=role, dataset="home"), tmp_path / name)
+        results = pd.read_csv(out / "results.csv")
+        calibrated = results[results["calibration"] == "temperature"]["estimate"]
+        found.append((pd.read_csv(out / "temperatures.csv")["temperature"], calibrated))
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-6)
+
+
+def test_in_closed_classes_given_probabilities_are_shared_among_them(tmp_path: Path) -> None:
+    # Nothing is left for A and B in the first image: they are equally probable.
+    rows = given(40)
+    rows = rows[rows["label"] != "C"].reset_index(drop=True)
+    columns = ["probability[A]", "probability[B]", "probability[C]"]
+    rows.loc[0, columns] = [0.0, 0.0, 1.0]
+    results = pd.read_csv(evaluated(rows, tmp_path) / "results.csv")
+    closed = results[(results["label_space"] == "closed") & (results["images"] == "all")]
+    found = closed[(closed["metric"] == "nll") & (closed["aggregate"] == "mean_of_folds")]
+    shares = rows[columns[:2]].to_numpy(copy=True)
+    shares[0] = 0.5
+    shares /= shares.sum(1, keepdims=True)
+    true = shares[np.arange(len(rows)), (rows["label"] == "B").astype(int)]
+    assert found["estimate"].item() == pytest.approx(-np.log(true).mean(), abs=1e-6)
+
+
+def test_classes_that_no_label_has_are_told_with_what_may_be_meant(tmp_path: Path) -> None:
+    rows = with_classes()
+    rows.loc[rows["predicted"] == "femur", "predicted"] = "Femur"
+    count = int((rows["predicted"] == "Femur").sum())
+    file = tmp_path / "p.csv"
+    rows.to_csv(file, index=False)
+    made = runner.invoke(app, ["evaluate", str(file), "--draws", "100"])
+    assert made.exit_code == 0
+    shown = " ".join(made.output.split())
+    assert (
+        f"{count} of 192 predictions are of classes that no label has, and count as wrong" in shown
+    )
+    assert f"'Femur' {count} times (did you mean 'femur'?)" in shown
+
+
+def test_a_cross_validation_without_roles_is_told_what_is_missing(tmp_path: Path) -> None:
+    rows = with_classes()
+    own_fold = rows["subject_id"].str[1:].astype(int) % 2 == rows["fold"]
+    refused(rows[own_fold], tmp_path, "the column role is missing: give these rows the role test")

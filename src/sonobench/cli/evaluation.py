@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from sonobench.cli.errors import user_errors
+from sonobench.cli.errors import errors, user_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,6 +82,8 @@ def evaluate_file(
             )
         if out is not None:
             write_tables(out, evaluation)
+        for remark in given.remarks:
+            errors.print(remark, style="yellow", markup=False, highlight=False, soft_wrap=True)
         for name in given.settings.evaluations:
             _console.print(_scores(evaluation, name))
         if not given.settings.probabilities:

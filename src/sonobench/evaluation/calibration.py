@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from sonobench.evaluation.cohort import TrainedModel
 from sonobench.evaluation.inputs import validation_rows
-from sonobench.evaluation.probabilities import equal_mass_bins, probabilities
+from sonobench.evaluation.probabilities import equal_mass_bins, log_probabilities
 from sonobench.evaluation.settings import EvaluationSettings
 from sonobench.tables import TEMPERATURES, check, empty
 
@@ -59,6 +59,8 @@ def temperatures(predictions: pd.DataFrame, settings: EvaluationSettings) -> pd.
     rows, logits = validation_rows(predictions, settings)
     if not settings.probabilities or rows.empty:
         return empty(TEMPERATURES)
+    if settings.outputs == "probabilities":
+        logits = log_probabilities(logits.astype(np.float64), settings.zero_probability)
     true = pd.Index(settings.classes).get_indexer(pd.Index(rows["label"]))
     # Sums do not depend on the order in which the file has the images.
     order = np.argsort(rows["image_id"].to_numpy(dtype=str), kind="stable")
@@ -85,7 +87,7 @@ def calibrated(
     }
     return {
         pair: [
-            replace(model, logits=model.logits / of[*pair, model.fold, model.seed])
+            replace(model, logits=model.logits / of[*pair, model.fold, model.seed], given=None)
             for model in trained
         ]
         for pair, trained in models.items()
@@ -127,6 +129,5 @@ def _confidence(
     model: TrainedModel, true: npt.NDArray[np.intp], allowed: npt.NDArray[np.intp]
 ) -> tuple[Values, npt.NDArray[np.bool_]]:
     """Probability of the predicted class of every image, and whether it is the true one."""
-    predicted = allowed[np.argmax(model.logits[:, allowed], axis=1)]
-    probability = probabilities(model.logits, allowed)
+    predicted, probability = model.predicted(allowed), model.probabilities(allowed)
     return probability[np.arange(len(predicted)), predicted], predicted == true[model.images]

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sonobench.evaluation.counts import predicted_classes
 from sonobench.evaluation.inputs import ATTRIBUTES, first, named, tested_rows
+from sonobench.evaluation.probabilities import log_probabilities, probabilities
 from sonobench.evaluation.settings import IN_DOMAIN, EvaluationSettings
 from sonobench.tables import TableError
 
@@ -26,12 +28,27 @@ class TrainedModel:
         seed: seed of its training.
         images: positions of its test images in the cohort, ascending, (n,).
         logits: (n, K).
+        given: probabilities whose logarithms these are, (n, K), where somebody gives them.
     """
 
     fold: int
     seed: int
     images: npt.NDArray[np.intp]
     logits: npt.NDArray[np.floating]
+    given: npt.NDArray[np.float64] | None = None
+
+    def probabilities(self, allowed: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        """Of the `allowed` classes, (n, K); 0 for the others."""
+        return probabilities(self.logits, allowed, self.given)
+
+    def predicted(self, allowed: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """The most probable of the `allowed` classes, the first of equal ones, (n,)."""
+        return predicted_classes(self.logits if self.given is None else self.given, allowed)
+
+    def subset(self, kept: npt.NDArray[np.bool_], images: npt.NDArray[np.intp]) -> "TrainedModel":
+        """Its images where `kept`, (n,), at the positions `images` of another cohort."""
+        given = None if self.given is None else self.given[kept]
+        return replace(self, images=images, logits=self.logits[kept], given=given)
 
 
 @dataclass(frozen=True)
@@ -80,11 +97,7 @@ class Cohort:
         position = np.cumsum(kept) - 1
         models = {
             pair: [
-                replace(
-                    model,
-                    images=position[model.images[kept[model.images]]],
-                    logits=model.logits[kept[model.images]],
-                )
+                model.subset(kept[model.images], position[model.images[kept[model.images]]])
                 for model in trained
             ]
             for pair, trained in self.models.items()
@@ -201,7 +214,7 @@ def _cohort(
         test_set=test_set,
         strata=strata,
         class_images=class_images,
-        models=_models(images, rows, logits),
+        models=_models(images, rows, logits, settings),
         attributes=images[[name for name in ATTRIBUTES if name in images]],
     )
 
@@ -218,7 +231,10 @@ def _class_images(
 
 
 def _models(
-    images: pd.DataFrame, rows: pd.DataFrame, logits: npt.NDArray[np.floating]
+    images: pd.DataFrame,
+    rows: pd.DataFrame,
+    values: npt.NDArray[np.floating],
+    settings: EvaluationSettings,
 ) -> dict[tuple[str, str], list[TrainedModel]]:
     position = pd.Index(images["image_id"]).get_indexer(pd.Index(rows["image_id"]))
     of_test_set = images.groupby("test_set").indices
@@ -238,6 +254,18 @@ def _models(
                 f"({missing.size} such images). All models must be tested on the same images"
             )
         models.setdefault((encoder, adaptation), []).append(
-            TrainedModel(int(fold), int(seed), position[members], logits[members])
+            TrainedModel(
+                int(fold), int(seed), position[members], *_outputs(values[members], settings)
+            )
         )
     return models
+
+
+def _outputs(
+    values: npt.NDArray[np.floating], settings: EvaluationSettings
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.float64] | None]:
+    """Logits, and the probabilities that were given in their place."""
+    if settings.outputs != "probabilities":
+        return values, None
+    given = values.astype(np.float64)
+    return log_probabilities(given, settings.zero_probability), given

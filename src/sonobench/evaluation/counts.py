@@ -46,14 +46,19 @@ def subject_nll(
     logits: npt.NDArray[np.floating],
     allowed: npt.NDArray[np.intp],
     n_subjects: int,
+    *,
+    normalize: bool = True,
 ) -> npt.NDArray[np.float64]:
     """Summed negative log-likelihood of every subject's images, (S,), in 1 / `NLL_UNITS` nats.
 
     The probabilities are the softmax over the `allowed` class indices; `true`, (N,), must be among
-    them. The sums are whole numbers.
+    them. Without `normalize` the logits are logarithms of probabilities already. The sums are whole
+    numbers.
     """
     exact = logits.astype(np.float64)
-    nll = logsumexp(exact[:, allowed], axis=1) - exact[np.arange(len(true)), true]
+    nll = -exact[np.arange(len(true)), true]
+    if normalize:
+        nll += logsumexp(exact[:, allowed], axis=1)
     sums: npt.NDArray[np.float64] = np.bincount(
         subject, weights=np.rint(nll * NLL_UNITS), minlength=n_subjects
     ).astype(np.float64, copy=False)

@@ -9,7 +9,7 @@ from sonobench.evaluation.cohort import TrainedModel
 
 
 def ensemble(trained: Sequence[TrainedModel]) -> TrainedModel | None:
-    """Average the softmax probabilities of all folds and seeds.
+    """Average the probabilities of all folds and seeds.
 
     Returns:
         Logits are the logarithms of the mean probabilities. None where there is one model, or
@@ -19,5 +19,7 @@ def ensemble(trained: Sequence[TrainedModel]) -> TrainedModel | None:
     images = trained[0].images
     if len(trained) == 1 or not all(np.array_equal(model.images, images) for model in trained):
         return None
+    given = [model.given for model in trained if model.given is not None]
     each = [log_softmax(model.logits.astype(np.float64), axis=1) for model in trained]
-    return TrainedModel(0, 0, images, logsumexp(each, axis=0) - np.log(len(trained)))
+    logits = logsumexp(each, axis=0) - np.log(len(trained))
+    return TrainedModel(0, 0, images, logits, np.mean(given, axis=0) if given else None)

@@ -1,45 +1,18 @@
 """Predictions made elsewhere: one CSV or Parquet file as the tables that an evaluation reads."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from sonobench.evaluation.file_outputs import read_outputs
+from sonobench.evaluation.file_table import NEEDED, place, read_file_table, row_of
 from sonobench.evaluation.inputs import ATTRIBUTES
 from sonobench.evaluation.settings import EvaluationSettings
-from sonobench.tables import (
-    PREDICTIONS,
-    SAMPLES,
-    TableError,
-    check,
-    fault_of_class,
-    fault_of_id,
-    fault_of_value,
-    look_alike,
-    missing_value,
-    normalized,
-    read_classes,
-)
-
-_NEEDED = ("image_id", "subject_id", "label")
-# Columns of text, and what makes a text no value of them. Only nothing is nothing: a class may be
-# called none, a site NA.
-_FAULTS: dict[str, Callable[[str], str]] = {
-    **dict.fromkeys(("image_id", "subject_id"), fault_of_id),
-    **dict.fromkeys(("label", "predicted"), fault_of_class),
-    **dict.fromkeys(("encoder", "adaptation", "role", "dataset"), fault_of_value),
-    **dict.fromkeys((*ATTRIBUTES, "pixel_sha256"), fault_of_value),
-}
-_BY_CLASS = re.compile(r"^(logit|probability)\[(.+)\]$")
-# Probabilities of an image must sum to 1 but for this, the rounding of a few printed digits.
-_ROUNDING = 0.01
-# Stands for a probability of 0, whose logarithm is not finite.
-_LEAST_PROBABILITY = 1e-12
+from sonobench.tables import PREDICTIONS, SAMPLES, TableError, check, look_alike, normalized
 
 
 @dataclass(frozen=True)
@@ -50,11 +23,13 @@ class PredictionsFile:
         predictions: `sonobench.tables.PREDICTIONS`.
         samples: `sonobench.tables.SAMPLES`, as far as the file knows them.
         settings: classes and cohorts as they occur in the file.
+        remarks: what a reader must be told, in sentences.
     """
 
     predictions: pd.DataFrame
     samples: pd.DataFrame
     settings: EvaluationSettings
+    remarks: tuple[str, ...] = ()
 
 
 def read_predictions_file(
@@ -64,7 +39,8 @@ def read_predictions_file(
 
     Columns: `image_id`, `subject_id`, `label`, and one of: `logit[CLASS]` or `probability[CLASS]`
     for every class, `logits` or `probabilities` (Parquet: a list an image), `predicted` (a class;
-    beside the others it must be the one of the highest value).
+    beside the others it must be the one of the highest value). Values are judged as they are given,
+    in float64; probabilities of an image must sum to 1 but for the rounding of their digits.
     Optional: `encoder`, `adaptation`, `fold`, `seed`, `role` (validation, test or external),
     `dataset`, `site`, `device`, `operator`, `brain_plane`, `pixel_sha256`. Without `role` all
     images are external, so that the classes of a dataset are those that it has images of. Rows of
@@ -82,27 +58,20 @@ def read_predictions_file(
     Raises:
         TableError: the file cannot be read, or a column or row is not as expected.
     """
-    rows = _read(file)
-    missing = [name for name in _NEEDED if name not in rows]
-    if missing:
-        raise TableError(
-            f"{file}: expected the columns {', '.join(_NEEDED)}; missing: {', '.join(missing)}. "
-            f"Found: {', '.join(map(str, rows.columns))}"
-        )
-    for name in _NEEDED:
-        if (empty := rows[name].isna()).any():
-            raise TableError(f"{_place(file, empty)}: no {name}")
+    rows = read_file_table(file)
     if classes is not None:
         classes = tuple(map(normalized, classes))
-    names, logits, probabilistic = _outputs(rows, file, classes)
+    outputs = read_outputs(rows, file, classes)
+    names = outputs.classes
     unknown = ~rows["label"].isin(names)
     if unknown.any():
         label = rows["label"][unknown].iloc[0]
         raise TableError(
-            f"{_place(file, unknown)}: label {label!r} is not among the classes {', '.join(names)}"
+            f"{place(file, unknown)}: label {label!r} is not among the classes {', '.join(names)}"
         )
-    predictions = _predictions(rows, file).assign(logits=list(logits))
+    predictions = _predictions(rows, file).assign(logits=list(outputs.values))
     _refuse_spellings(predictions, file)
+    _refuse_folds_without_role(predictions, rows, file)
     samples = _samples(predictions, rows, file)
     external = predictions[predictions["role"] == "external"]
     in_domain = predictions.loc[predictions["role"] == "test", "dataset"].unique()
@@ -122,12 +91,17 @@ def read_predictions_file(
         for name, own in external.groupby("dataset", sort=True)
     }
     source = str(in_domain[0]) if len(in_domain) else None
-    given = {"estimand": _estimand(predictions), "probabilities": probabilistic, **settings}
+    given = {"estimand": _estimand(predictions), "outputs": outputs.kind, **settings}
+    if outputs.kind == "probabilities":
+        # A zero is never judged less wrong than the least probability that somebody gives.
+        least = float(outputs.values[outputs.values > 0].min())
+        given["zero_probability"] = min(least, EvaluationSettings.zero_probability)
     try:
         evaluated = EvaluationSettings(names, source, declared, **given)
     except ValueError as error:
         raise TableError(f"{file}: {error}") from None
-    return PredictionsFile(check(predictions, PREDICTIONS), samples, evaluated)
+    remarks = outputs.remarks(rows["label"])
+    return PredictionsFile(check(predictions, PREDICTIONS), samples, evaluated, remarks)
 
 
 def _estimand(predictions: pd.DataFrame) -> str:
@@ -136,38 +110,16 @@ def _estimand(predictions: pd.DataFrame) -> str:
     return "cross_validation" if apart else "held_out"
 
 
-def _read(file: Path) -> pd.DataFrame:
-    if file.suffix not in (".csv", ".parquet"):
-        raise TableError(f"{file}: expected a file that ends in .csv or .parquet")
-    try:
-        if file.suffix == ".csv":
-            header = [str(name) for name in pd.read_csv(file, nrows=0).columns]
-            texts = {name: str for name in header if normalized(name) in _FAULTS}
-            rows = pd.read_csv(file, dtype=texts, keep_default_na=False, na_values=[""])
-        else:
-            rows = pd.read_parquet(file)
-    except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise TableError(f"{file}: cannot be read: {error}") from None
-    if rows.empty:
-        raise TableError(f"{file}: expected a row an image, found none")
-    rows = rows.rename(columns=lambda name: normalized(str(name))).reset_index(drop=True)
-    if doubled := sorted(rows.columns[rows.columns.duplicated()]):
-        raise TableError(f"{file}: columns appear twice: {', '.join(doubled)}")
-    return rows.assign(
-        **{name: _texts(rows[name], file, fault) for name, fault in _FAULTS.items() if name in rows}
-    )
-
-
-def _texts(given: pd.Series, file: Path, fault: Callable[[str], str]) -> pd.Series:
-    """A column of text, each in one spelling; what is empty or nothing but blanks is missing."""
-    texts = given[given.notna()].astype(str)
-    spelled = {text: normalized(text) for text in texts.unique()}
-    for text in filter(fault, spelled.values()):
-        wrong = given.notna() & given.astype(str).map(spelled).eq(text)
-        shown = f"'{text}'" if text.isprintable() else ascii(text)
-        raise TableError(f"{_place(file, wrong)}: {given.name} is {shown}, which {fault(text)}")
-    found = texts.map(spelled).replace("", None).reindex(given.index).astype(object)
-    return found.where(found.notna(), None)
+def _refuse_folds_without_role(predictions: pd.DataFrame, rows: pd.DataFrame, file: Path) -> None:
+    """External images are tested by every fold's model; those of a cross-validation by one."""
+    of_model = [name for name in PREDICTIONS.key if name != "fold"]
+    apart = predictions["fold"].nunique() > 1 and not predictions.duplicated(of_model).any()
+    if apart and ("role" not in rows or rows["role"].isna().all()):
+        raise TableError(
+            f"{file}: every image is tested in one of several folds, as in a cross-validation, but "
+            "the column role is missing: give these rows the role test (without one they count as "
+            "external, which the models of all folds must be tested on)"
+        )
 
 
 def _refuse_spellings(predictions: pd.DataFrame, file: Path) -> None:
@@ -175,7 +127,7 @@ def _refuse_spellings(predictions: pd.DataFrame, file: Path) -> None:
     for _, own in predictions.groupby("dataset", sort=False):
         for group in look_alike(own["subject_id"].unique()):
             places = ", ".join(
-                f"'{name}' ({_row(file, predictions['subject_id'] == name)})" for name in group
+                f"'{name}' ({row_of(file, predictions['subject_id'] == name)})" for name in group
             )
             raise TableError(
                 f"{file}: subjects that look like one, spelled in several ways: {places}; spell a "
@@ -183,124 +135,9 @@ def _refuse_spellings(predictions: pd.DataFrame, file: Path) -> None:
             )
 
 
-def _outputs(
-    rows: pd.DataFrame, file: Path, classes: Sequence[str] | None
-) -> tuple[tuple[str, ...], npt.NDArray[np.float32], bool]:
-    """Classes, their logits (N, K), and whether these say how probable classes are."""
-    if classes and len(set(classes)) < len(classes):
-        raise TableError(f"{file}: expected different classes, found {', '.join(classes)}")
-    by_class = {name: match for name in rows.columns if (match := _BY_CLASS.match(str(name)))}
-    kinds = {match[1] for match in by_class.values()}
-    kinds |= {name for name in ("logits", "probabilities") if name in rows}
-    if not kinds and "predicted" in rows:
-        return _one_hot(rows, file, classes)
-    if len(kinds) != 1:
-        raise TableError(
-            f"{file}: expected one of: columns logit[CLASS] or probability[CLASS] for every class, "
-            "a column logits or probabilities of lists, a column predicted; found "
-            + (", ".join(sorted(kinds)) or "none of them")
-        )
-    (kind,) = kinds
-    if by_class:
-        names = tuple(match[2] for match in by_class.values())
-        if classes and set(classes) != set(names):
-            raise TableError(
-                f"{file}: expected columns {kind}[CLASS] of the classes {', '.join(classes)}; "
-                f"found those of {', '.join(names)}"
-            )
-        values = rows[list(by_class)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    else:
-        names = _list_classes(file, classes)
-        fits = rows[kind].map(lambda value: np.shape(value) == (len(names),))
-        if not fits.all():
-            raise TableError(
-                f"{_place(file, ~fits)}: expected a list of {len(names)} {kind}, one a class "
-                f"({', '.join(names)})"
-            )
-        try:
-            values = np.stack(rows[kind].to_list()).astype(np.float64)
-        except (TypeError, ValueError):
-            raise TableError(f"{file}: expected lists of numbers in {kind}") from None
-    bad = ~np.isfinite(values).all(axis=1)
-    if bad.any():
-        raise TableError(f"{_place(file, bad)}: expected a finite number for every class")
-    if kind in ("probability", "probabilities"):
-        bad = (values < 0).any(axis=1) | (np.abs(values.sum(1) - 1) > _ROUNDING)
-        if bad.any():
-            found = ", ".join(f"{value:g}" for value in values[np.flatnonzero(bad)[0]])
-            raise TableError(
-                f"{_place(file, bad)}: expected probabilities that sum to 1, found {found}"
-            )
-        values = np.log(np.maximum(values, _LEAST_PROBABILITY))
-    logits = values.astype(np.float32)
-    if "predicted" in rows:
-        _check_predicted(rows, file, names, logits)
-    return names, logits, True
-
-
-def _check_predicted(
-    rows: pd.DataFrame, file: Path, names: tuple[str, ...], logits: npt.NDArray[np.float32]
-) -> None:
-    """Whoever chose by a threshold must not be scored by the highest value without knowing."""
-    place = pd.Index(names).get_indexer(pd.Index(rows["predicted"].astype(str)))
-    rows_of = np.arange(len(rows))
-    other = (place < 0) | (logits[rows_of, place] < logits.max(axis=1))
-    if other.any():
-        row = int(np.flatnonzero(other)[0])
-        raise TableError(
-            f"{_place(file, other)}: predicted is {rows['predicted'].iloc[row]!r}, but the highest "
-            f"value is that of {names[int(logits[row].argmax())]!r}; leave out the column "
-            "predicted, or the values"
-        )
-
-
-def _one_hot(
-    rows: pd.DataFrame, file: Path, classes: Sequence[str] | None
-) -> tuple[tuple[str, ...], npt.NDArray[np.float32], bool]:
-    empty = rows["predicted"].isna()
-    if empty.any():
-        raise TableError(f"{_place(file, empty)}: no predicted class")
-    predicted = rows["predicted"].astype(str)
-    if not predicted.isin(rows["label"]).any():
-        some, labels = (", ".join(sorted(set(v))[:5]) for v in (predicted, rows["label"]))
-        raise TableError(
-            f"{file}: no predicted class is among the labels: predicted are {some}, labels "
-            f"{labels}; write names of classes in both columns"
-        )
-    for column in ("label", "predicted"):
-        missing = rows[column].map(lambda text: bool(missing_value(text)))
-        if classes is None and missing.any():
-            raise TableError(
-                f"{_place(file, missing)}: {column} is {rows[column][missing].iloc[0]!r}, which "
-                "looks like a missing value; if a class is called so, name all classes "
-                "(--classes A,B,C)"
-            )
-    names = tuple(classes or sorted({*rows["label"], *predicted}))
-    unknown = ~predicted.isin(names)
-    if unknown.any():
-        raise TableError(
-            f"{_place(file, unknown)}: predicted class {predicted[unknown].iloc[0]!r} is not among "
-            f"{', '.join(names)}"
-        )
-    place = pd.Index(names).get_indexer(pd.Index(predicted))
-    return names, np.eye(len(names), dtype=np.float32)[place], False
-
-
-def _list_classes(file: Path, classes: Sequence[str] | None) -> tuple[str, ...]:
-    if classes:
-        return tuple(classes)
-    try:
-        return read_classes(file)
-    except TableError:
-        raise TableError(
-            f"{file}: lists have no class names; say them in their order (--classes A,B,C), or "
-            "write columns logit[CLASS]"
-        ) from None
-
-
 def _predictions(rows: pd.DataFrame, file: Path) -> pd.DataFrame:
     usual = {"encoder": file.stem, "adaptation": "given", "dataset": "images", "role": "external"}
-    filled = rows[list(_NEEDED)].assign(
+    filled = rows[list(NEEDED)].assign(
         **{
             name: rows[name].fillna(value).astype(str) if name in rows else value
             for name, value in usual.items()
@@ -309,7 +146,7 @@ def _predictions(rows: pd.DataFrame, file: Path) -> pd.DataFrame:
     strange = ~filled["role"].isin(["validation", "test", "external"])
     if strange.any():
         raise TableError(
-            f"{_place(file, strange)}: expected the role validation, test or external, found "
+            f"{place(file, strange)}: expected the role validation, test or external, found "
             f"{filled['role'][strange].iloc[0]!r}"
         )
     for name in ("fold", "seed"):
@@ -319,13 +156,13 @@ def _predictions(rows: pd.DataFrame, file: Path) -> pd.DataFrame:
         values = pd.to_numeric(rows[name], errors="coerce").to_numpy(np.float64, na_value=np.nan)
         wrong = ~np.isfinite(values) | (values != np.rint(values))
         if wrong.any():
-            raise TableError(f"{_place(file, wrong)}: expected a whole number as {name}")
+            raise TableError(f"{place(file, wrong)}: expected a whole number as {name}")
         filled[name] = values.astype(np.int64)
     twice = filled.duplicated(list(PREDICTIONS.key))
     if twice.any():
         row = filled[twice].iloc[0]
         raise TableError(
-            f"{_place(file, twice)}: image {row['image_id']!r} stands there twice for encoder "
+            f"{place(file, twice)}: image {row['image_id']!r} stands there twice for encoder "
             f"{row['encoder']!r}, fold {row['fold']}, seed {row['seed']}"
         )
     return filled
@@ -341,7 +178,7 @@ def _samples(predictions: pd.DataFrame, rows: pd.DataFrame, file: Path) -> pd.Da
     if twice.any():
         where = each.index.isin(different.index[twice])
         raise TableError(
-            f"{_place(file, pd.Series(where))}: image {different.loc[twice, 'image_id'].iloc[0]!r} "
+            f"{place(file, pd.Series(where))}: image {different.loc[twice, 'image_id'].iloc[0]!r} "
             "has another dataset, subject, label or attribute in an earlier row"
         )
     return check(
@@ -352,13 +189,3 @@ def _samples(predictions: pd.DataFrame, rows: pd.DataFrame, file: Path) -> pd.Da
         ),
         SAMPLES,
     )
-
-
-def _place(file: Path, wrong: "pd.Series[bool] | npt.NDArray[np.bool_]") -> str:
-    """File and line (CSV) or row (Parquet, from 0) of the first wrong one."""
-    return f"{file}, {_row(file, wrong)}"
-
-
-def _row(file: Path, wrong: "pd.Series[bool] | npt.NDArray[np.bool_]") -> str:
-    row = int(np.flatnonzero(np.asarray(wrong))[0])
-    return f"line {row + 2}" if file.suffix == ".csv" else f"row {row}"

@@ -1,7 +1,7 @@
 """What each subject adds to metrics of probabilities: scores of images, calibration errors by bin.
 
-Probabilities are the softmax over the classes that may be predicted. Sums are whole numbers of
-small units, so that they do not depend on the order of rows, subjects or draws.
+Probabilities are the softmax over the classes that may be predicted, or as they were given. Sums
+are whole numbers of small units, so that they do not depend on the order of rows, subjects, draws.
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,30 @@ BINS = 15
 _UNITS = NLL_UNITS
 
 
-def probabilities(logits: npt.NDArray[np.floating], allowed: Indices) -> Values:
-    """Softmax over the `allowed` class indices, (N, K) -> (N, K); 0 for the others."""
+def probabilities(
+    logits: npt.NDArray[np.floating], allowed: Indices, given: Values | None = None
+) -> Values:
+    """Softmax over the `allowed` class indices, (N, K) -> (N, K); 0 for the others.
+
+    Where probabilities were `given`, (N, K), these, to the last digit: equal ones stay equal. If
+    not all classes are allowed, they are divided by their sum over those that are; where that is 0,
+    the classes are equally probable.
+    """
+    if given is not None and len(allowed) == given.shape[1]:
+        return given
     exact = np.zeros(logits.shape)
-    exact[:, allowed] = np.exp(log_softmax(logits[:, allowed].astype(np.float64), axis=1))
+    if given is None:
+        exact[:, allowed] = np.exp(log_softmax(logits[:, allowed].astype(np.float64), axis=1))
+        return exact
+    total = given[:, allowed].sum(axis=1, keepdims=True)
+    equal = np.full((len(given), len(allowed)), 1 / len(allowed))
+    exact[:, allowed] = np.divide(given[:, allowed], total, out=equal, where=total > 0)
     return exact
+
+
+def log_probabilities(given: Values, zero: float) -> Values:
+    """Logarithms of given probabilities; one of exactly 0 counts as `zero`."""
+    return np.log(np.where(given == 0, zero, given))
 
 
 def equal_mass_bins(values: Values) -> Indices:
@@ -57,6 +76,7 @@ def probability_sums(
     allowed: Indices,
     declared: Indices,
     n_subjects: int,
+    given: Values | None = None,
 ) -> ProbabilitySums:
     """Tally one trained model; bins are fixed here, on all of its images.
 
@@ -66,14 +86,17 @@ def probability_sums(
         allowed: classes that may be predicted.
         declared: classes of the cohort.
         n_subjects: S.
+        given: probabilities whose logarithms the logits are, (N, K), if they were given.
     """
-    probability = probabilities(logits, allowed)
+    probability = probabilities(logits, allowed, given)
     is_class = np.arange(probability.shape[1]) == true[:, None]
     brier = np.square(probability - is_class).sum(1)
-    predicted = allowed[np.argmax(logits[:, allowed], axis=1)]
+    predicted = allowed[np.argmax((logits if given is None else given)[:, allowed], axis=1)]
     confidence = probability[np.arange(len(true)), predicted]
     images = np.bincount(subject, minlength=n_subjects).astype(np.float64)
-    nll = subject_nll(subject, true, logits, allowed, n_subjects)
+    # What is given sums to 1 but for the rounding of its digits, and counts as it is.
+    sums_to_1 = given is not None and len(allowed) == logits.shape[1]
+    nll = subject_nll(subject, true, logits, allowed, n_subjects, normalize=not sums_to_1)
     gaps = [_by_bin(confidence, predicted == true, subject, n_subjects)]
     for index in declared:
         gaps.append(_by_bin(probability[:, index], true == index, subject, n_subjects))

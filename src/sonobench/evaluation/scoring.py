@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from sonobench.evaluation.bootstrap import Draws, bootstrap_statistic, percentile_interval
 from sonobench.evaluation.cohort import Cohort, TrainedModel
-from sonobench.evaluation.counts import predicted_classes, subject_confusions
+from sonobench.evaluation.counts import subject_confusions
 from sonobench.evaluation.jackknife import jackknife_standard_error, logit_interval
 from sonobench.evaluation.metrics import (
     COMPARED,
@@ -20,7 +20,6 @@ from sonobench.evaluation.metrics import (
 )
 from sonobench.evaluation.probabilities import (
     calibration_errors,
-    probabilities,
     probability_sums,
     score_means,
 )
@@ -126,7 +125,7 @@ def class_metrics(trial: Trial, trained: Sequence[TrainedModel]) -> Scored:
             subject_confusions(
                 cohort.subject[model.images],
                 cohort.true[model.images],
-                predicted_classes(model.logits, trial.allowed),
+                model.predicted(trial.allowed),
                 len(cohort.strata),
                 len(trial.settings.classes),
             )
@@ -171,6 +170,7 @@ def probability_metrics(trial: Trial, trained: Sequence[TrainedModel]) -> Metric
             trial.allowed,
             cohort.declared,
             len(cohort.strata),
+            model.given,
         )
         for model in trained
     ]
@@ -204,7 +204,7 @@ def rank_metrics(trial: Trial, trained: Sequence[TrainedModel]) -> Metrics:
     whole, weights = _weights(trial)
     for model in trained:
         subject, true = cohort.subject[model.images], cohort.true[model.images]
-        probability = probabilities(model.logits, trial.allowed)
+        probability = model.probabilities(trial.allowed)
         cases = [(probability[:, index], true == index, subject) for index in declared]
         values.append(np.mean([one_vs_rest(*case, whole)[:, 0] for case in cases], axis=0))
         drawn.append(np.mean([one_vs_rest(*case, weights) for case in cases], axis=0))
@@ -220,8 +220,8 @@ def selection_metrics(trial: Trial, trained: Sequence[TrainedModel]) -> Metrics:
     whole, weights = _weights(trial)
     for model in trained:
         subject, true = cohort.subject[model.images], cohort.true[model.images]
-        wrong = predicted_classes(model.logits, trial.allowed) != true
-        confidence = probabilities(model.logits, trial.allowed).max(1)
+        wrong = model.predicted(trial.allowed) != true
+        confidence = model.probabilities(trial.allowed).max(1)
         values.append(risk_coverage_area(confidence, wrong, subject, whole))
         drawn.append(risk_coverage_area(confidence, wrong, subject, weights))
     return _on_logit_scale(

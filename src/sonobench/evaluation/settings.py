@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from sonobench.evaluation.paper import PaperNames
 
 IN_DOMAIN = "in_domain"
+Outputs = Literal["logits", "probabilities", "classes"]
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,11 @@ class EvaluationSettings:
             computed.
         confidence: of every interval, in (0, 1).
         seed: of the patient bootstrap.
-        probabilities: whether the softmax of the logits says how probable classes are. If not, only
-            their largest counts: there are no metrics of probabilities, no closed label space
-            beside the open one and no ensembles.
+        outputs: what the column `logits` of predictions holds. `logits`: their softmax says how
+            probable classes are. `probabilities`: as somebody gives them. `classes`: only which is
+            largest counts, and there are no metrics of probabilities, no closed label space beside
+            the open one and no ensembles.
+        zero_probability: what a given probability of 0 counts as where logarithms are taken.
         paper: which encoders and cohorts are the published study's; None: no comparison with it.
 
     Raises:
@@ -45,7 +48,8 @@ class EvaluationSettings:
     rank_draws: int = 1_000
     confidence: float = 0.95
     seed: int = 0
-    probabilities: bool = True
+    outputs: Outputs = "logits"
+    zero_probability: float = 1e-12
     paper: PaperNames | None = None
 
     def __post_init__(self) -> None:
@@ -65,6 +69,15 @@ class EvaluationSettings:
             raise ValueError(
                 f"estimand: expected held_out or cross_validation, found {self.estimand!r}"
             )
+        if self.outputs not in get_args(Outputs):
+            raise ValueError(
+                f"outputs: expected {', '.join(get_args(Outputs))}, found {self.outputs!r}"
+            )
+        if not 0 < self.zero_probability < 1:
+            raise ValueError(
+                "zero_probability: expected a number between 0 and 1, found "
+                f"{self.zero_probability}"
+            )
         if self.bootstrap_draws < 1:
             raise ValueError(f"bootstrap_draws: expected 1 or more, found {self.bootstrap_draws}")
         if self.rank_draws < 1:
@@ -73,6 +86,11 @@ class EvaluationSettings:
             raise ValueError(
                 f"confidence: expected a number between 0 and 1, found {self.confidence}"
             )
+
+    @property
+    def probabilities(self) -> bool:
+        """Whether it is known how probable classes are."""
+        return self.outputs != "classes"
 
     @property
     def evaluations(self) -> dict[str, tuple[str, ...]]:
