@@ -119,6 +119,8 @@ class _Stranger:
         (saved({"epoch": 3}), "expected only tensors; these are something else: epoch"),
         (saved({0: torch.ones(1)}), "expected only tensors; these are something else: 0"),
     ],
+    # Bytes of a file are not the same in every process of the tests.
+    ids=lambda value: "file" if isinstance(value, bytes) else value,
 )
 def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     for name in ("weights.pth", "weights.safetensors"):
