@@ -78,3 +78,15 @@ def test_a_report_whose_figures_could_not_be_drawn_is_tried_again(
     assert not list((out / "figures").glob("*"))
     run_tiny(write_protocol(), out)
     assert (out / "figures" / "forest.svg").is_file()
+
+
+def test_a_store_is_verified_before_it_is_used_where_that_is_asked_for(
+    write_protocol: WriteProtocol, out: Path
+) -> None:
+    first = run_tiny(write_protocol(), out)
+    (features, *_) = (out / "store" / "embed").glob("*/*/features.npy")
+    features.write_bytes(features.read_bytes()[:-4] + bytes(4))
+    again = run_tiny(write_protocol(), out, verify_store=True)
+    assert again.results.equals(first.results)
+    assert features.read_bytes()[-4:] != bytes(4)
+    assert len(list((out / "store" / "damaged").iterdir())) == 1

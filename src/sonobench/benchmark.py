@@ -127,6 +127,7 @@ def run(
     engine: EngineName = "local",
     ray_address: str | None = None,
     pseudonymise: bool = False,
+    verify_store: bool = False,
 ) -> Run:
     """Run a benchmark, or go on with one; what the store has is not computed again.
 
@@ -144,6 +145,8 @@ def run(
         engine: where tasks run: `local`, `ray` or `slurm`. It changes no result.
         ray_address: of a running Ray cluster; if None one is started on this machine.
         pseudonymise: whether keyed hashes stand for patients and file names in all that is left.
+        verify_store: whether every artefact in the store is read again first and compared with what
+            was written; a damaged one is made anew.
 
     Raises:
         ProtocolError, DatasetError, EncoderError, EngineError: what is wrong, where, and what
@@ -153,7 +156,7 @@ def run(
         protocol, out, data_root, store, device, overrides, workers, engine, ray_address
     )
     with plan.opened(), log_to_console(), log_to(plan.out / "log.txt"):
-        return plan.execute(images, pseudonymise)
+        return plan.execute(images, pseudonymise, verify_store)
 
 
 @dataclass(frozen=True)
@@ -262,7 +265,7 @@ class Plan:
             ) from None
         return is_new
 
-    def execute(self, images: bool, pseudonymise: bool = False) -> Run:
+    def execute(self, images: bool, pseudonymise: bool = False, verify_store: bool = False) -> Run:
         """Do what is missing and write everything that a run leaves."""
         protocol, out, clock = self.protocol, self.out, Clock()
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -273,6 +276,11 @@ class Plan:
         _logger.info("protocol %s (%s) → %s", protocol.name, identity[:12], out)
 
         store = Store(self.store_root)
+        if verify_store:
+            with clock.stage("verification of the store"):
+                _logger.info("reading every artefact in %s again", store.root)
+                for folder, trouble in store.damaged():
+                    store.set_aside(folder, trouble)
         # Decoding fills all cores with threads of its own, one cohort after the other.
         alone, engine = LocalEngine(store, 1), self.make_engine(store)
         with clock.stage("preparation"):

@@ -12,7 +12,7 @@ from sonobench import steps
 from sonobench.benchmark import Plan, geometries
 from sonobench.encoders import EncoderSpec, open_encoder
 from sonobench.engine import LocalEngine, Store
-from sonobench.images import Geometry, UnreadableImage, decode
+from sonobench.images import CannotDecode, Geometry, UnreadableImage, decode
 from sonobench.jobs import plan_curve, plan_jobs
 from sonobench.members import find_encoders
 from sonobench.preparation import Files, decode_and_divide, find_cohorts, hash_files
@@ -125,7 +125,7 @@ def _time_decoding(
         for path in sampled:
             try:
                 decoded = decode(path)
-            except UnreadableImage:
+            except (UnreadableImage, CannotDecode):
                 continue
             taken += sum(geometry.render(decoded.pixels).nbytes for geometry in needed[name])
         share = len(paths) / len(sampled)

@@ -1,5 +1,6 @@
 """Steps for the engine's tests; a module of their own, so that worker processes can load them."""
 
+import json
 import logging
 import os
 import signal
@@ -62,6 +63,12 @@ def take_a_share(
     if len(lines(calls)) > 1:
         wait_until(lambda: len(lines(calls)) == 3)
     make(tasks, store, progress, calls=calls.with_name("made"))
+
+
+def read_numbers(tasks: Sequence[Task], store: Store, progress: Progress, *, need: Task) -> None:
+    """Read an artefact that is JSON."""
+    json.loads((store.folder(need) / "name.txt").read_text())
+    make(tasks, store, progress, calls=store.root / "calls")
 
 
 def make_first_then_fail(tasks: Sequence[Task], store: Store, progress: Progress) -> None:

@@ -92,6 +92,21 @@ def test_a_damaged_artefact_is_made_anew_and_nothing_else(
     assert text(store, "b2") == "b2"
 
 
+def test_a_job_that_cannot_read_what_it_needs_says_that_it_is_damaged(
+    engine: LocalEngine, store: Store
+) -> None:
+    need = task("numbers")
+    with store.write(need) as folder:
+        (folder / "name.txt").write_text("[1, 2]")
+    (store.folder(need) / "name.txt").write_bytes(bytes(6))
+    step = partial(engine_jobs.read_numbers, need=need)
+    reader = Job("reader", (task("read"),), step, needs=(need,))
+    (failure,) = engine.run([reader])
+    assert failure.error.startswith("what it needs was damaged, and is made anew by the next run:")
+    assert "name.txt is not what was written" in failure.error
+    assert not Store(store.root).has(need)
+
+
 def test_needs_that_are_there_already_need_no_job(
     engine: LocalEngine, store: Store, calls: Path
 ) -> None:

@@ -187,6 +187,21 @@ def test_damage_that_keeps_the_size_is_found_by_reading_everything(store: Store)
     assert whole.exists()
 
 
+def test_a_damaged_artefact_is_set_aside_to_be_looked_at_and_made_anew(store: Store) -> None:
+    folder = write(store)
+    (folder / "parts" / "a.txt").write_bytes(bytes(7))
+    trouble = store.set_aside_if_damaged(TASK)
+    assert trouble is not None
+    assert "parts/a.txt is not what was written" in trouble
+    assert not store.has(TASK)
+    (kept,) = (store.root / "damaged").iterdir()
+    assert (kept / "parts" / "a.txt").read_bytes() == bytes(7)
+    write(store)
+    assert store.set_aside_if_damaged(TASK) is None
+    assert store.has(TASK)
+    assert [name.key for name, _ in store.artefacts()] == [TASK.key]
+
+
 def test_an_artefact_under_a_wrong_key_is_found_by_reading_everything(store: Store) -> None:
     folder = write(store)
     moved = folder.with_name(folder.name[:-1] + ("0" if folder.name[-1] != "0" else "1"))

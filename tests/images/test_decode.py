@@ -1,15 +1,17 @@
+import errno
 import struct
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import ExifTags, Image
 
-from sonobench.images import UnreadableImage, decode
+from sonobench.images import CannotDecode, UnreadableImage, decode, decode_all
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (13, 17), dtype=np.uint8)
@@ -227,3 +229,28 @@ def test_a_damaged_exif_block_does_not_matter(tmp_path: Path, exif: bytes) -> No
     decoded = decode(tmp_path / "a.png")
     assert (decoded.pixels == GREY).all()
     assert decoded.orientation == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "not enough memory to decode it"),
+        (OSError(errno.EIO, "Input/output error"), r"cannot be read \(Input/output error\)"),
+        (OSError(errno.EMFILE, "Too many open files"), r"cannot be read \(Too many open files\)"),
+        (ImportError("a decoder is missing"), "a decoder is missing"),
+    ],
+)
+def test_what_no_file_is_to_blame_for_is_no_fault_of_it(
+    error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    file = save(tmp_path, Image.fromarray(COLOUR), "a.png")
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    with pytest.raises(CannotDecode, match=reason):
+        decode(file)
+    # So it is no row of an index that is kept, but ends the decoding.
+    with pytest.raises(CannotDecode, match=r"a\.png"):
+        decode_all([file], tmp_path, {})
+    assert not (tmp_path / "index.parquet").exists()

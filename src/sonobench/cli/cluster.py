@@ -58,7 +58,7 @@ def status(
 def verify(place: Place) -> None:
     """Read every artefact again and compare it with what was written; exit status 1 if one differs.
 
-    A damaged one counts as missing, and the next run makes it anew.
+    A damaged one is moved to the store's folder `damaged`, and the next run makes it anew.
     """
     with user_errors():
         store = _store_of(place)
@@ -68,6 +68,7 @@ def verify(place: Place) -> None:
             for folder, trouble in store.damaged():
                 bad += 1
                 _console.print(f"damaged: {folder}: {trouble}", markup=False, soft_wrap=True)
+                store.set_aside(folder, trouble)
     _console.print(f"{count:,} artefacts, {bad:,} damaged")
     if bad:
         raise typer.Exit(1)

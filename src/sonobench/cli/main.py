@@ -120,6 +120,12 @@ def run(
     ] = False,
     engine: Engine = "local",
     ray_address: RayAddress = None,
+    verify_store: Annotated[
+        bool,
+        typer.Option(
+            "--verify-store", help="Read the store's artefacts again first; make damaged ones anew."
+        ),
+    ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Leave fine-tuning's curves for TensorBoard.")
     ] = False,
@@ -145,6 +151,7 @@ def run(
             workers=workers,
             images=images,
             pseudonymise=pseudonymise,
+            verify_store=verify_store,
             engine=engine,
             ray_address=ray_address,
         )

@@ -12,7 +12,7 @@ import pandas as pd
 from sonobench.datasets import manifest
 from sonobench.datasets.audit.duplicates import exact_duplicates, label_conflicts, leaks
 from sonobench.datasets.subjects import duplicate_groups
-from sonobench.images import UnreadableImage, decode
+from sonobench.images import CannotDecode, UnreadableImage, decode
 from sonobench.tables import fault_of_class, fault_of_id, look_alike, missing_value, one_slip_apart
 
 _NAME = "manifest"
@@ -103,7 +103,7 @@ def _read(folder: Path, path: str) -> _Image:
         return _Image(absent=True)
     try:
         decoded = decode(folder / path)
-    except UnreadableImage as error:
+    except (UnreadableImage, CannotDecode) as error:
         return _Image(reason=error.reason)
     return _Image(decoded.sha256, decoded.orientation)
 

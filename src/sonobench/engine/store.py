@@ -5,6 +5,7 @@
     root/claims/…           one lock a task that is being made
     root/scratch/KIND~KEY/  what a task that was stopped needs to go on, until it is published
     root/failures/KIND~KEY  why a task was not made, until it is published
+    root/damaged/KIND~KEY~… artefacts whose content was found to be another than what was written
 
 Several processes and hosts may use one store: an artefact appears by a rename, after all of its
 files are on the disk, and never changes. Two that make the same one do no harm; claims keep
@@ -31,7 +32,7 @@ from sonobench.engine.task import Task, TaskName
 
 _logger = logging.getLogger(__name__)
 
-_OWN_FOLDERS = ("aside", "claims", "scratch", "failures")
+_OWN_FOLDERS = ("aside", "claims", "scratch", "failures", "damaged")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # Some writers report a full disk without its error number: numpy and safetensors in words only,
 # torch not even so, but what it had written then fills the disk to the last block.
@@ -178,6 +179,39 @@ class Store:
             trouble = trouble_of(folder, read=True)
             if trouble is not None:
                 yield folder, trouble
+
+    def set_aside(self, place: Path, trouble: str) -> None:
+        """Move a damaged artefact to `damaged`, so that it is made anew and can be looked at.
+
+        Args:
+            place: its folder.
+            trouble: what is wrong with it.
+
+        Raises:
+            StoreError: it cannot be moved.
+        """
+        name = f"{place.parent.parent.name}~{place.name}~{uuid.uuid4().hex[:8]}"
+        aside = self.root / "damaged" / name
+        try:
+            aside.parent.mkdir(exist_ok=True)
+            place.rename(aside)
+        except FileNotFoundError:
+            # Another process has moved it.
+            return
+        except OSError as error:
+            raise StoreError(
+                f"{place} is damaged ({trouble}) and cannot be moved aside: {error.strerror}"
+            ) from error
+        self._present.discard(place.name)
+        _logger.warning("%s is damaged (%s); moved to %s", place, trouble, aside)
+
+    def set_aside_if_damaged(self, task: Task) -> str | None:
+        """Read an artefact again; what is wrong with it, after which it is set aside, or None."""
+        place = self._place(task)
+        trouble = trouble_of(place, read=True) if place.exists() else None
+        if trouble is not None:
+            self.set_aside(place, trouble)
+        return trouble
 
     def remove_leftovers(self) -> None:
         """Remove what processes of this host, now dead, have left unfinished."""

@@ -29,6 +29,14 @@ _TURNED_BACK = {
 }
 
 
+class CannotDecode(RuntimeError):
+    """Decoding fails for a `reason` that is not the file's: a package, memory, the disk."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
+
+
 class UnreadableImage(ValueError):
     """A file that is missing, truncated, or not an 8-bit image; `reason` says which."""
 
@@ -74,6 +82,7 @@ def decode(path: Path) -> Decoded:
     Raises:
         UnreadableImage: missing, truncated, not an image, of several frames, of more than 8 bits
             a channel, or larger than `sonobench.images.size` allows.
+        CannotDecode: another time or elsewhere the same file could be read.
     """
     with _named(path):
         if is_dicom(path):
@@ -93,11 +102,13 @@ def decode(path: Path) -> Decoded:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Whatever goes wrong with the file is an `UnreadableImage`."""
+    """Whatever is wrong with the file is an `UnreadableImage`."""
     try:
         yield
     except FileNotFoundError:
         raise UnreadableImage(path, "no such file") from None
+    except (MemoryError, ImportError) as error:
+        raise CannotDecode(path, str(error) or "there is not enough memory to decode it") from error
     except NotReadable as error:
         raise UnreadableImage(path, str(error)) from None
     except UnidentifiedImageError:
@@ -116,6 +127,9 @@ def _named(path: Path) -> Iterator[None]:
     # PIL's decoders raise OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error …
     # on damaged files; whatever it was, this file cannot be read and the message carries the cause.
     except Exception as error:
+        # Only those of the system have a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise CannotDecode(path, f"cannot be read ({error.strerror})") from error
         raise UnreadableImage(path, f"cannot be decoded ({error})") from None
 
 

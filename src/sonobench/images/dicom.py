@@ -50,20 +50,27 @@ def read_dicom(path: Path) -> npt.NDArray[np.uint8]:
     ultrasound is stored as it was on the screen.
 
     Raises:
-        NotReadable: several frames, other than 8 bits, signed values, a palette, too large, or
-            pydicom is not installed; whatever pydicom raises on a damaged file.
+        NotReadable: several frames, other than 8 bits, signed values, a palette, or too large;
+            whatever pydicom raises on a damaged file.
+        ImportError: pydicom, or what it decompresses pixels with, is not installed.
     """
     try:
         # Optional: most who use this package have no DICOM files.
         import pydicom  # noqa: PLC0415
         from pydicom.pixels.utils import pixel_array  # noqa: PLC0415
     except ImportError:
-        raise NotReadable(
+        raise ImportError(
             "a DICOM file; install what reads it: pip install 'sonobench[dicom]'"
         ) from None
     header = pydicom.dcmread(path)
     _check(header)
-    pixels = pixel_array(header)
+    try:
+        pixels = pixel_array(header)
+    except RuntimeError as error:
+        # https://pydicom.github.io/pydicom/stable/guides/plugin_table.html
+        if "missing dependencies" not in str(error):
+            raise
+        raise ImportError(" ".join(str(error).split())) from None
     if header.PhotometricInterpretation == "MONOCHROME1":
         pixels = 255 - pixels
     return np.ascontiguousarray(pixels, dtype=np.uint8)
