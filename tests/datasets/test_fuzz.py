@@ -1,6 +1,7 @@
 """A small share of `python -m benchmarks fuzz`: the same hostile tables and files."""
 
-from benchmarks.fuzz import torment_archives, torment_images, torment_tables
+from benchmarks.fuzz import torment_tables
+from benchmarks.fuzz_files import torment_archives, torment_images
 
 
 def test_hostile_tables_give_rows_as_written_or_a_clear_error() -> None:
@@ -11,8 +12,8 @@ def test_hostile_tables_give_rows_as_written_or_a_clear_error() -> None:
     assert int(str(figures["manifest refused"])) > 5
 
 
-def test_damaged_images_give_pixels_or_a_clear_error() -> None:
-    assert torment_images(100)["cases"] == 100
+def test_hostile_images_give_pixels_or_a_clear_error() -> None:
+    assert torment_images(150)["cases"] == 150
 
 
 def test_hostile_archives_leave_the_whole_dataset_or_nothing() -> None:
