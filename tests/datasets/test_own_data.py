@@ -239,7 +239,7 @@ def test_a_link_to_nowhere_and_a_folder_are_named(tmp_path: Path) -> None:
     (tmp_path / "b.png").mkdir()
     problems = checked(tmp_path, "path,label,patient_id\na.png,x,1\nb.png,x,2\n")
     assert problems[0] == "row 2: a.png: no such file"
-    assert problems[1].startswith("row 3: b.png: cannot be decoded ([Errno 21]")
+    assert problems[1].startswith("row 3: b.png: cannot be read (Is a directory)")
 
 
 def test_images_that_viewers_turn_are_a_doubt(tmp_path: Path) -> None:
