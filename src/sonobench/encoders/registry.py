@@ -1,7 +1,6 @@
 """From a protocol's encoder entry to a card, its weights and, when it is needed, the encoder."""
 
 import importlib
-import inspect
 import logging
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -36,6 +35,7 @@ from sonobench.encoders.checkpoint import (
     state_sha256,
 )
 from sonobench.encoders.checkpoint_file import read_checkpoint
+from sonobench.encoders.computed import features_sha256, library_versions
 from sonobench.encoders.encoder import Encoder, EncoderError
 from sonobench.encoders.hints import what_it_seems
 from sonobench.encoders.weights import find_weights
@@ -84,8 +84,12 @@ class EncoderSpec:
 
 def catalogue() -> dict[str, Architecture]:
     """Encoders known by name: sonobench's own, and those that installed packages bring."""
-    own = {made.card.name: made for family in _FAMILIES for made in family.ARCHITECTURES}
+    own = _own()
     return {**own, **_brought(own)}
+
+
+def _own() -> dict[str, Architecture]:
+    return {made.card.name: made for family in _FAMILIES for made in family.ARCHITECTURES}
 
 
 def _brought(own: dict[str, Architecture]) -> dict[str, Architecture]:
@@ -143,10 +147,9 @@ def resolve(entry: EncoderEntry, seed: int, data_root: Path) -> EncoderSpec:
     """
     if entry.python is not None:
         network, card = _call_factory(entry.python)
-        source = inspect.getsourcefile(type(network))
         weights: dict[str, Any] = {
             "state_sha256": state_sha256(network),
-            "source_sha256": file_sha256(Path(source)) if source else None,
+            "features_sha256": _features_of_factory(entry.python, network, card),
         }
         return _spec(entry, card, None, None, weights)
     assert entry.name is not None
@@ -157,20 +160,32 @@ def resolve(entry: EncoderEntry, seed: int, data_root: Path) -> EncoderSpec:
         sizes = built.sizes
         expected = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}, {sizes[1]} … {sizes[-1]}"
         raise EncoderError(f"{entry.label}: size {entry.size} does not fit, expected {expected}")
+    code: dict[str, Any] = {}
+    plain_name = entry.name.removeprefix("random:")
+    if ":" not in plain_name and plain_name not in _own():
+        # Another package's code, of whose changes its name tells nothing.
+        code = {"features_sha256_at_seed_0": features_sha256(_drawn(built, 0), built.card)}
     if random:
         if built.card.control:
             raise EncoderError(f"{entry.name}: a control has no weights, so no random twin")
         card = replace(built.card, name=entry.name, weights=None, pretraining={}, control=True)
-        return _spec(entry, card, seed, None, {"random_seed": seed})
+        return _spec(entry, card, seed, None, {"random_seed": seed, **code})
     if built.key_map is None:
-        return _spec(entry, built.card, None, None, {})
+        return _spec(entry, built.card, None, None, code)
     if entry.checkpoint is None:
         file = find_weights(built.card)
     else:
         file = data_root / entry.checkpoint
         if not file.is_file():
             raise EncoderError(f"{entry.label}: checkpoint {file} is not there")
-    return _spec(entry, built.card, None, file, {"sha256": file_sha256(file)})
+    return _spec(entry, built.card, None, file, {"sha256": file_sha256(file), **code})
+
+
+def _drawn(built: Architecture, seed: int) -> nn.Module:
+    """The network with the weights that it is given when it is built, after a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return built.build()
 
 
 def open_encoder(
@@ -184,13 +199,17 @@ def open_encoder(
     """
     if spec.entry.python is not None:
         network, _ = _call_factory(spec.entry.python)
+        if state_sha256(network) != spec.identity["weights"]["state_sha256"]:
+            raise EncoderError(
+                f"{spec.label}: the factory {spec.entry.python} gives other weights than when the "
+                "run began: let it load them from a file that does not change, or draw them after "
+                "torch.manual_seed"
+            )
         return Encoder(network, spec.card, device, precision), None
     built = architecture(str(spec.entry.name).removeprefix("random:"), spec.entry.feature)
     table = None
     if spec.checkpoint is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(spec.seed or 0)
-            network = built.build()
+        network = _drawn(built, spec.seed or 0)
     else:
         network = built.build()
         assert built.key_map is not None
@@ -202,6 +221,11 @@ def open_encoder(
             seems = what_it_seems(tensors, network.state_dict(), built.key_map, others)
             hint = "".join(f"\n  It seems that {what}." for what in seems)
             raise CheckpointError(f"{spec.label}: {spec.checkpoint}: {error}{hint}") from None
+        # After its values were taken: the file that the keys name is the one that was read.
+        if file_sha256(spec.checkpoint) != spec.identity["weights"]["sha256"]:
+            raise CheckpointError(
+                f"{spec.label}: {spec.checkpoint} has changed since the run began; start it again"
+            )
     size = spec.card.preprocess.geometry.size
     built.set_size(network, size)
     return Encoder(network, spec.card, device, precision), table
@@ -217,7 +241,8 @@ def _spec(
     own = card.preprocess.geometry
     geometry = replace(own, kind=entry.geometry or own.kind, size=entry.size or own.size)
     card = replace(card, preprocess=replace(card.preprocess, geometry=geometry))
-    identity = {
+    identity: dict[str, Any] = {
+        "libraries": library_versions(),
         "architecture": card.architecture if entry.python is None else entry.python,
         "name": card.name,
         "feature": card.feature,
@@ -234,6 +259,16 @@ def _look_in_working_directory(path: str) -> None:
         return
     sys.path.append(here)
     _logger.info("python: %s: modules are looked for in the working directory too: %s", path, here)
+
+
+def _features_of_factory(path: str, network: nn.Module, card: EncoderCard) -> str:
+    try:
+        return features_sha256(network, card)
+    except EncoderError:
+        raise
+    # As of the factory: it is the user's code.
+    except Exception as error:
+        raise EncoderError(f"python: {path}: its network failed on an image ({error!r})") from error
 
 
 def _call_factory(path: str) -> tuple[nn.Module, EncoderCard]:

@@ -1,5 +1,6 @@
 """Steps of the encoders: admission, embedding in chunks, and features computed elsewhere."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -178,14 +179,29 @@ def given_embeddings_job(label: str, file: Path, file_hash: str, samples: pd.Dat
     """Features that were computed elsewhere, in the order of the sample table."""
     image_ids = samples["image_id"].tolist()
     task = Task("embed", 1, {"file": file_hash, "image_ids": digest(image_ids)})
-    return Job(f"read {label}", (task,), partial(_read_embeddings, file, image_ids), unit="files")
+    return Job(
+        f"read {label}",
+        (task,),
+        partial(_read_embeddings, file, file_hash, image_ids),
+        unit="files",
+    )
 
 
 def _read_embeddings(
-    file: Path, image_ids: list[str], tasks: Sequence[Task], store: Store, progress: Progress
+    file: Path,
+    file_hash: str,
+    image_ids: list[str],
+    tasks: Sequence[Task],
+    store: Store,
+    progress: Progress,
 ) -> None:
     try:
-        table = pq.read_table(file, columns=["image_id", "features"]).to_pandas()
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != file_hash:
+            raise EncoderError(f"{file} has changed since the run began; start it again")
+        table = pq.read_table(
+            pa.BufferReader(content), columns=["image_id", "features"]
+        ).to_pandas()
     except (pa.ArrowException, OSError) as error:
         raise EncoderError(
             f"{file}: expected Parquet with the columns image_id and features ({error})"
