@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import struct
 import warnings
 import zlib
@@ -229,6 +230,17 @@ def test_a_damaged_exif_block_does_not_matter(tmp_path: Path, exif: bytes) -> No
     decoded = decode(tmp_path / "a.png")
     assert (decoded.pixels == GREY).all()
     assert decoded.orientation == 1
+
+
+def test_a_file_that_changed_after_it_was_hashed_ends_the_decoding(tmp_path: Path) -> None:
+    file = save(tmp_path, Image.fromarray(COLOUR), "a.png")
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    decode_all([file], tmp_path, {}, hashes=[sha256])
+    (tmp_path / "index.parquet").unlink()
+    save(tmp_path, Image.fromarray(GREY), "a.png")
+    with pytest.raises(CannotDecode, match=r"a\.png: it has changed since the run began"):
+        decode_all([file], tmp_path, {}, hashes=[sha256])
+    assert not (tmp_path / "index.parquet").exists()
 
 
 @pytest.mark.parametrize(

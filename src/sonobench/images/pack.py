@@ -4,6 +4,7 @@ One decoding pass writes the index (pixel hashes, sizes, what was unreadable) an
 as many geometries as are wanted. Images whose three channels are equal take one channel.
 """
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from sonobench.images.appearance import Appearance, appearance
-from sonobench.images.decode import UnreadableImage, decode
+from sonobench.images.decode import CannotDecode, UnreadableImage, decode
 from sonobench.images.geometry import Geometry
 
 _INDEX = "index.parquet"
@@ -119,6 +120,7 @@ def decode_all(
     index_folder: Path | None,
     packs: Mapping[Geometry, Path],
     *,
+    hashes: Sequence[str] | None = None,
     threads: int | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> None:
@@ -132,11 +134,23 @@ def decode_all(
         files: the dataset's files, in the order of its rows.
         index_folder: where the index goes; None to leave it.
         packs: folder of each wanted geometry.
+        hashes: SHA-256 of each file, as its artefacts are named by; None where nobody asks.
         threads: decoding threads; all cores if None.
         on_progress: called with the number of files done since the last call.
+
+    Raises:
+        CannotDecode: for a reason that is no file's, or a file is not the one of its hash.
     """
 
-    def work(path: Path) -> _Rendered:
+    def work(item: tuple[Path, str | None]) -> _Rendered:
+        path, expected = item
+        rendered = render(path)
+        # After its pixels were taken: what the hash names is what was read.
+        if expected is not None and _sha256(path) != expected:
+            raise CannotDecode(path, "it has changed since the run began; start it again")
+        return rendered
+
+    def render(path: Path) -> _Rendered:
         try:
             decoded = decode(path)
         except UnreadableImage as error:
@@ -153,7 +167,9 @@ def decode_all(
         writers = [
             stack.enter_context(PackWriter(folder, geometry)) for geometry, folder in packs.items()
         ]
-        for result in _in_order(work, files, threads or os.cpu_count() or 1):
+        expected: Sequence[str | None] = hashes or [None] * len(files)
+        items = zip(files, expected, strict=True)
+        for result in _in_order(work, items, threads or os.cpu_count() or 1):
             for writer, square in zip(writers, result.squares, strict=True):
                 writer.append(square)
             records.append(result.record)
@@ -177,14 +193,24 @@ def _record(
     return {**dict(facts), **asdict(looks)}
 
 
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CannotDecode(path, f"cannot be read ({error.strerror})") from error
+
+
 def _in_order(
-    work: Callable[[Path], _Rendered], files: Iterable[Path], threads: int
+    work: Callable[[tuple[Path, str | None]], _Rendered],
+    items: Iterable[tuple[Path, str | None]],
+    threads: int,
 ) -> Iterator[_Rendered]:
     pending: deque[Future[_Rendered]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for path in files:
-                pending.append(pool.submit(work, path))
+            for item in items:
+                pending.append(pool.submit(work, item))
                 if len(pending) >= 4 * threads:
                     yield pending.popleft().result()
             while pending:

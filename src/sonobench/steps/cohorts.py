@@ -51,7 +51,7 @@ def decode_job(
     return Job(
         f"decode {cohort.name}",
         tuple(tasks),
-        partial(_decode, cohort.files(), packs, threads),
+        partial(_decode, cohort.files(), file_hashes, packs, threads),
         total=len(file_hashes) * len(tasks),
         unit="renderings",
     )
@@ -59,6 +59,7 @@ def decode_job(
 
 def _decode(
     files: Sequence[Path],
+    hashes: Sequence[str],
     packs: Mapping[str, Geometry],
     threads: int,
     tasks: Sequence[Task],
@@ -71,6 +72,7 @@ def _decode(
             files,
             next((folder for task, folder in folders.items() if task.kind == "index"), None),
             {packs[task.key]: folder for task, folder in folders.items() if task.kind == "pack"},
+            hashes=hashes,
             threads=threads,
             on_progress=lambda done: progress.advance(done * len(tasks)),
         )
