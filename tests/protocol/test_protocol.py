@@ -118,6 +118,7 @@ def test_single_values_can_be_set() -> None:
         ("folds=3", "unknown key 'folds'"),
         ("split.folds", "expected KEY=VALUE"),
         ("encoders.7=usfm", "expected a position 0 … 2, found '7'"),
+        ("encoders.²=usfm", "expected a position 0 … 2, found '²'"),
         ("name.first=3", "lies under a single value"),
     ],
 )
@@ -219,3 +220,103 @@ def test_what_no_label_can_be_is_no_class(name: str) -> None:
 def test_classes_in_two_spellings_are_one_class() -> None:
     with pytest.raises(ValidationError, match="classes must differ; repeated: F\u00e9mur"):
         protocol(classes=["Fe\u0301mur", "F\u00e9mur", "other"])
+
+
+# ── what YAML makes of a text ────────────────────────────────────────────────────────────────────
+
+
+def refused(folder: Path, text: str, *overrides: str) -> str:
+    file = folder / "p.yaml"
+    file.write_text(
+        f"name: p\nsource: {{loader: fetal_planes_db}}\nencoders: [pixel_stats]\n{text}"
+    )
+    with pytest.raises(ProtocolError) as error:
+        load_protocol(file, overrides)
+    return str(error.value).removeprefix(str(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("encoders: [usfm]\n", "line 4: key 'encoders' appears in line 3 already; keep one"),
+        ("split:\n  folds: 3\n  seed: 1\n  folds: 5\n", "line 7: key 'folds' appears in line 5"),
+        ("split: {folds: 3, folds: 5}\n", "line 4: key 'folds' appears in line 4 already"),
+        ('"name": q\n', "line 4: key 'name' appears in line 1 already"),
+        ("external: [{loader: african_planes, name: a, name: b}]\n", "key 'name' appears"),
+    ],
+)
+def test_a_key_that_appears_twice_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    assert message in refused(tmp_path, text)
+
+
+def test_a_key_twice_in_a_value_that_is_set_is_refused(tmp_path: Path) -> None:
+    told = refused(tmp_path, "", "split={folds: 3, folds: 5}")
+    assert told.startswith("--set split={folds: 3, folds: 5}: not readable as YAML: line 1: key")
+
+
+def test_a_key_that_is_merged_may_be_written_anew(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    file.write_text(file.read_text() + "split: {<<: {folds: 3, seed: 7}, folds: 4}\n")
+    assert load_protocol(file).split.model_dump(include={"folds", "seed"}) == {
+        "folds": 4,
+        "seed": 7,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "read"),
+    [
+        ("classes: [yes, no]", "classes", "yes (line 4) as true, no (line 4) as false"),
+        ("classes: [NA, null]", "classes", "null (line 4) as no value"),
+        ("classes:\n- brain\n- \n", "classes", "nothing (line 6) as no value"),
+        ("classes: [2020-01-01, b]", "classes", "2020-01-01 (line 4) as a date"),
+        ("classes: [4, 12:30]", "classes", "4 (line 4) as a number, 12:30 (line 4) as a number"),
+        ("classes: [brain, plane: 3]", "classes", "a value in line 4 as keys with values"),
+        ("external: [{loader: x, name: no}]", "external.0.name", "no (line 4) as false"),
+        ("description: 2024", "description", "2024 (line 4) as a number"),
+    ],
+)
+def test_what_yaml_does_not_take_for_text_is_to_be_put_in_quotes(
+    tmp_path: Path, text: str, key: str, read: str
+) -> None:
+    # A single line, whatever else follows from it.
+    expected = f":\n  {key}: expected text, but YAML reads {read}; put it in quotes"
+    assert refused(tmp_path, text) == expected
+
+
+def test_an_encoder_or_a_value_that_is_set_is_to_be_put_in_quotes_as_well(tmp_path: Path) -> None:
+    assert refused(tmp_path, "", "encoders=[usfm, 224]").endswith(
+        "encoders: expected text, but YAML reads a value of --set as a number; put it in quotes"
+    )
+
+
+def test_a_day_that_there_is_not_is_told_with_its_line(tmp_path: Path) -> None:
+    told = refused(tmp_path, "classes: [brain, 2020-13-01]")
+    assert "line 4: 2020-13-01 looks like a date and is none; put it in quotes" in told
+
+
+def test_quotes_make_a_name_of_everything(tmp_path: Path) -> None:
+    names = ["yes", "null", "2020-01-01", "7", "NA"]
+    file = write(tmp_path)
+    file.write_text(file.read_text() + f"classes: {names}\n")
+    assert load_protocol(file).classes == tuple(names)
+
+
+def test_nesting_without_end_is_refused(tmp_path: Path) -> None:
+    assert "nested too deeply" in refused(tmp_path, "classes: " + "[" * 3000)
+
+
+@pytest.mark.parametrize("text", ["adaptations: {lora: null}\n", "adaptations: {lora: }\n", ""])
+def test_a_setting_of_a_section_that_is_null_is_not_lost(tmp_path: Path, text: str) -> None:
+    file = write(tmp_path)
+    file.write_text(file.read_text() + text)
+    lora = load_protocol(file, ["adaptations.lora.rank=3"]).adaptations.lora
+    assert lora is not None
+    assert lora.rank == 3
+
+
+def test_a_setting_of_a_cohort_that_is_null_is_not_lost(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    file.write_text(file.read_text() + "external: [null]\n")
+    (cohort,) = load_protocol(file, ["external.0.loader=african_planes"]).external
+    assert cohort.loader == "african_planes"
