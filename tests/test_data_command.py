@@ -319,3 +319,13 @@ def test_files_that_are_passed_over_are_counted(scans: Path) -> None:
     (scans / "brain" / "notes.txt").write_text("no image")
     _, shown = call("data", "init", scans, answers="y\n")
     assert "passed over 1 files that are no images: brain/notes.txt" in shown
+
+
+def test_columns_of_a_table_that_are_left_out_are_told(scans: Path) -> None:
+    lines = [f"{p.relative_to(scans)},{p.parent.name},7,1" for p in sorted(scans.rglob("*.png"))]
+    (scans / "list.csv").write_text("\n".join(["file,plane,patient,Train", *lines]))
+    _, shown = call("data", "init", scans / "list.csv")
+    assert (
+        "columns of the table that are left out: Train; a manifest can have site, device," in shown
+    )
+    assert "--column split=NAME" in shown

@@ -11,6 +11,8 @@ from PIL import ExifTags, Image
 from sonobench.datasets import DatasetError, load_cohort
 from sonobench.datasets.check import check_manifest
 from sonobench.datasets.propose import from_folder, from_table
+from sonobench.images import SUFFIXES, decode
+from sonobench.images.decode import FORMATS
 from sonobench.protocol import Dataset
 
 RNG = np.random.default_rng(0)
@@ -60,6 +62,48 @@ def test_dicom_files_are_found_by_their_content_and_others_are_listed(tmp_path: 
     proposal = from_folder(tmp_path)
     assert proposal.paths == ["brain/1.2.840.99", "brain/case7", "brain/case8.dicom"]
     assert proposal.passed_over == ("brain/notes.txt",)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "brain/._p1_1.png",
+        "__MACOSX/brain/p1_1.png",
+        ".ipynb_checkpoints/p1_1.png",
+        "brain/.ipynb_checkpoints/p1_1.png",
+        "brain/@eaDir/p1_1.png",
+        "#recycle/p1_1.png",
+        "$RECYCLE.BIN/p1_1.png",
+        ".Trash-1000/files/p1_1.png",
+    ],
+)
+def test_what_is_hidden_or_a_systems_own_is_no_image_and_no_class(
+    tmp_path: Path, path: str
+) -> None:
+    images(tmp_path, "brain/p1_1.png", "femur/p2_1.png", path)
+    proposal = from_folder(tmp_path)
+    assert proposal.paths == ["brain/p1_1.png", "femur/p2_1.png"]
+    assert proposal.passed_over == ()
+
+
+def test_a_folder_whose_own_path_is_hidden_is_read(tmp_path: Path) -> None:
+    images(tmp_path / ".scans", "brain/p1_1.png")
+    assert from_folder(tmp_path / ".scans").paths == ["brain/p1_1.png"]
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".gif", ".jp2", ".jfif", ".JPG", ".pgm", ".Tiff"])
+def test_every_suffix_that_is_decoded_is_taken(tmp_path: Path, suffix: str) -> None:
+    images(tmp_path, f"brain/p1_1{suffix}")
+    proposal = from_folder(tmp_path)
+    assert proposal.paths == [f"brain/p1_1{suffix}"]
+    decode(tmp_path / proposal.paths[0])
+
+
+def test_suffixes_are_those_of_the_formats_that_are_decoded() -> None:
+    Image.init()
+    # Floating point has more than 8 bits.
+    expected = {s for s, name in Image.EXTENSION.items() if name in FORMATS} - {".pfm"}
+    assert set(SUFFIXES) == expected | {".dcm", ".dicom"}
 
 
 def test_a_name_that_is_not_utf_8_is_named_and_no_manifest_begun(tmp_path: Path) -> None:
@@ -180,6 +224,31 @@ def test_images_that_a_table_names_and_that_are_not_there_have_their_rows(tmp_pa
         from_table(tmp_path / "list.csv", {})
 
 
+def test_columns_that_the_manifest_does_not_take_are_kept_in_mind(tmp_path: Path) -> None:
+    images(tmp_path, "a.png")
+    (tmp_path / "list.csv").write_text(",Image_name,Plane,Patient_num,Train \n0,a,brain,1,1\n")
+    assert from_table(tmp_path / "list.csv", {}).left_out == ("", "Train")
+
+
+@pytest.mark.parametrize("name", ["A.PNG", "a.jfif", "a.webp"])
+def test_images_that_a_table_names_without_their_suffix_are_found(
+    tmp_path: Path, name: str
+) -> None:
+    images(tmp_path, name)
+    (tmp_path / "list.csv").write_text(f"image,label\n{name[0]},x\n")
+    assert from_table(tmp_path / "list.csv", {}).paths == [name]
+
+
+def test_a_split_of_a_table_is_train_or_test_and_else_refused_with_its_row(tmp_path: Path) -> None:
+    images(tmp_path, "a.png", "b.png")
+    (tmp_path / "list.csv").write_text("image,label,part\na,x,Train\nb,x,TEST\n")
+    found = from_table(tmp_path / "list.csv", {})
+    assert [row["split"] for row in found.rows] == ["train", "test"]
+    (tmp_path / "list.csv").write_text("image,label,Train\na,x,1\nb,x,0\n")
+    with pytest.raises(DatasetError, match=r"row 2: Train: expected train or test, found '1'"):
+        from_table(tmp_path / "list.csv", {"split": "Train\u00a0"})
+
+
 # ── everything that is wrong, at once ────────────────────────────────────────────────────────────
 
 
@@ -297,6 +366,29 @@ def test_labels_that_may_be_misspelled_or_missing_are_told(tmp_path: Path) -> No
         "label 'abdomne' (first in row 5, 1 in all) is almost 'abdomen' (2 in all): is it "
         "misspelled?",
     )
+
+
+@pytest.mark.parametrize(
+    ("splits", "told"),
+    [
+        (("train", "train", "", "test", "test"), "split is empty in 1 of 5 rows, first in row 4"),
+        (("train",) * 5, "no row has the split test"),
+        (("test",) * 5, "no row has the split train"),
+        (("test", "train", "train", "train", "train"), "no row of the split test is of y"),
+        (("train", "test", "train", "test", "test"), "no row of the split train is of y"),
+        (("",) * 5, ""),
+        (("train", "train", "test", "test", "train"), ""),
+    ],
+)
+def test_a_split_that_a_run_by_the_published_test_refuses_is_doubted(
+    tmp_path: Path, splits: tuple[str, ...], told: str
+) -> None:
+    images(tmp_path, *(f"{n}.png" for n in range(5)))
+    rows = "\n".join(f"{n}.png,{'xyxyx'[n]},{n},{split}" for n, split in enumerate(splits))
+    (tmp_path / "manifest.csv").write_text(f"path,label,patient_id,split\n{rows}\n")
+    found = check_manifest(tmp_path / "manifest.csv", lambda _done, _total: None)
+    assert found.problems == ()
+    assert [doubt.partition(":")[0] for doubt in found.doubts] == ([told] if told else [])
 
 
 def test_an_image_of_two_patients_in_both_parts_is_told(tmp_path: Path) -> None:

@@ -139,6 +139,7 @@ def init(
     with user_errors():
         if source.is_file():
             proposal = from_table(source, _columns(columns or []))
+            _tell_left_out(proposal)
         else:
             proposal = from_folder(source)
             _tell_passed_over(proposal.passed_over)
@@ -261,6 +262,22 @@ def _tell_passed_over(files: Sequence[str]) -> None:
     if files:
         some = ", ".join(files[:_PREVIEWED]) + (", …" if len(files) > _PREVIEWED else "")
         text = f"passed over {len(files):,} files that are no images: {some}"
+        _console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _tell_left_out(proposal: "Proposal") -> None:
+    from sonobench.datasets.manifest import OPTIONAL
+
+    absent = [name for name in OPTIONAL if not any(row.get(name) for row in proposal.rows)]
+    if proposal.left_out:
+        text = "columns of the table that are left out: " + ", ".join(
+            name or "one without a name" for name in proposal.left_out
+        )
+        if absent:
+            text += (
+                f"; a manifest can have {', '.join(absent)} as well: say which it is with "
+                f"--column {absent[-1]}=NAME"
+            )
         _console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -71,7 +71,7 @@ def check_manifest(file: Path, progress: Callable[[int, int], None]) -> Checked:
     messages += [found.message for found in leaks(known, None, _NAME)]
     messages += _missing_labels(samples)
     messages += _spelled_in_several_ways(known)
-    doubts = (*_two_patients(read), *_turned(named), *_misspelled(samples))
+    doubts = (*_two_patients(read), *_turned(named), *_misspelled(samples), *_unfit_split(samples))
     return Checked(samples, tuple(messages), doubts)
 
 
@@ -171,6 +171,32 @@ def _missing_labels(samples: pd.DataFrame) -> list[str]:
         f"row {first['row']}: label is '{label}', which {missing_value(str(label))}"
         for label, first in samples.groupby("label").first().to_dict("index").items()
         if missing_value(str(label)) and not fault_of_class(str(label))
+    ]
+
+
+def _unfit_split(samples: pd.DataFrame) -> list[str]:
+    """What scheme `official_test` refuses of a split; `cross_validation` does not look at it."""
+    split = samples["official_split"]
+    if split.isna().all():
+        return []
+    told = []
+    if (empty := split.isna()).any():
+        told.append(
+            f"split is empty in {int(empty.sum()):,} of {len(split):,} rows, first in row "
+            f"{samples.loc[empty, 'row'].iloc[0]}"
+        )
+    for part in ("train", "test"):
+        if not (split == part).any():
+            told.append(f"no row has the split {part}")
+        elif missing := sorted(
+            set(samples["label"]) - set(samples.loc[split == part, "label"]) - {""}
+        ):
+            told.append(f"no row of the split {part} is of {', '.join(missing)}")
+    if not told:
+        return []
+    return [
+        f"{'; '.join(told)}: scheme 'official_test' refuses that; fill the column, or use "
+        "'split: {scheme: cross_validation}'"
     ]
 
 

@@ -9,11 +9,10 @@ from pathlib import Path, PurePosixPath
 
 from sonobench.datasets.cohort import DatasetError
 from sonobench.datasets.manifest import OPTIONAL, REQUIRED
-from sonobench.datasets.rows import Problems, inside, read_rows
-from sonobench.images import is_dicom
+from sonobench.datasets.rows import Problems, inside, one_of, read_rows
+from sonobench.images import SUFFIXES, is_dicom
 from sonobench.tables import normalized, replace_file
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 _COLUMNS = REQUIRED + OPTIONAL
 # Where the patient is looked for in a path, the most telling form first.
 _PATTERNS = (
@@ -34,6 +33,12 @@ _KNOWN_AS = {
 _DELIMITERS = ",;\t|"
 # Folders above those of the classes.
 _PARTS = ("train", "test")
+# What archivers and file servers put beside what is theirs: copies, thumbnails, what was deleted.
+# Names that begin with a dot are passed over as well.
+_FOLDERS_OF_SYSTEMS = (
+    *("__macosx", "@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information"),
+    "lost+found",
+)
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,14 @@ class Proposal:
         rows: columns of a manifest; `patient_id` is empty where it is not known.
         patients_known: whether the rows have their patients.
         passed_over: files in the folder, hidden ones aside, that are no images.
+        left_out: columns of the table that the manifest does not take.
     """
 
     folder: Path
     rows: tuple[dict[str, str], ...]
     patients_known: bool = False
     passed_over: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def paths(self) -> list[str]:
@@ -135,9 +142,10 @@ def from_folder(folder: Path) -> Proposal:
     paths, passed_over = list[PurePosixPath](), list[str]()
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         path = PurePosixPath(file.relative_to(folder).as_posix())
+        if any(_is_hidden(part) for part in path.parts):
+            continue
         if not _is_image(file):
-            if not file.name.startswith("."):
-                passed_over.append(str(path))
+            passed_over.append(str(path))
             continue
         try:
             str(path).encode()
@@ -164,6 +172,10 @@ def from_folder(folder: Path) -> Proposal:
             f"{astray[0]}. Sort them into one folder a class, or give a CSV with their classes."
         )
     return Proposal(folder, tuple(rows), passed_over=tuple(passed_over))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _FOLDERS_OF_SYSTEMS
 
 
 def _is_image(file: Path) -> bool:
@@ -203,10 +215,10 @@ def from_table(file: Path, columns: dict[str, str]) -> Proposal:
             there.
     """
     problems = Problems(file)
-    header = _header(file)
-    delimiter = max(_DELIMITERS, key=header.count)
-    names = next(csv.reader([header], delimiter=delimiter), [])
-    chosen = {**_guessed([normalized(name) for name in names]), **columns}
+    line = _header(file)
+    delimiter = max(_DELIMITERS, key=line.count)
+    header = [normalized(name) for name in next(csv.reader([line], delimiter=delimiter), [])]
+    chosen = {**_guessed(header), **{column: normalized(name) for column, name in columns.items()}}
     if unknown := sorted(set(chosen) - set(_COLUMNS)):
         raise DatasetError(
             f"--column: no {', '.join(unknown)} in a manifest; it has {', '.join(_COLUMNS)}"
@@ -215,7 +227,7 @@ def from_table(file: Path, columns: dict[str, str]) -> Proposal:
         if needed not in chosen:
             raise DatasetError(
                 f"{file}: which of its columns is the {needed}? Say --column {needed}=NAME. It "
-                f"has: {', '.join(names)}"
+                f"has: {', '.join(header)}"
             )
     rows = []
     for row, value in read_rows(
@@ -225,6 +237,9 @@ def from_table(file: Path, columns: dict[str, str]) -> Proposal:
         file_names=(chosen["path"],),
     ):
         made = {column: value[name] for column, name in chosen.items()}
+        if made.get("split"):
+            made["split"] = made["split"].lower()
+            one_of(made["split"], dict.fromkeys(_PARTS, ""), chosen["split"], problems, row)
         asked = inside(made["path"], problems, row)
         path = _found(file.parent, asked)
         if path is None:
@@ -235,7 +250,12 @@ def from_table(file: Path, columns: dict[str, str]) -> Proposal:
     problems.raise_if_any()
     if not rows:
         raise DatasetError(f"{file}: expected at least one image, found only the header")
-    return Proposal(file.parent, tuple(rows), patients_known="patient_id" in chosen)
+    return Proposal(
+        file.parent,
+        tuple(rows),
+        patients_known="patient_id" in chosen,
+        left_out=tuple(name for name in header if name not in chosen.values()),
+    )
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -274,7 +294,7 @@ def _guessed(names: Sequence[str]) -> dict[str, str]:
 
 
 def _found(folder: Path, path: str) -> str | None:
-    for suffix in ("", *SUFFIXES):
+    for suffix in ("", *SUFFIXES, *map(str.upper, SUFFIXES)):
         if path and (folder / f"{path}{suffix}").is_file():
             return f"{path}{suffix}"
     return None

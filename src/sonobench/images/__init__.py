@@ -4,13 +4,14 @@
 """
 
 from sonobench.images.appearance import HASH_BITS, Appearance, appearance
-from sonobench.images.decode import CannotDecode, Decoded, UnreadableImage, decode
+from sonobench.images.decode import SUFFIXES, CannotDecode, Decoded, UnreadableImage, decode
 from sonobench.images.dicom import is_dicom
 from sonobench.images.geometry import Geometry, GeometryKind, Interpolation
 from sonobench.images.pack import Pack, PackWriter, decode_all, read_index
 
 __all__ = [
     "HASH_BITS",
+    "SUFFIXES",
     "Appearance",
     "CannotDecode",
     "Decoded",

@@ -16,6 +16,12 @@ from sonobench.images.size import too_large
 # Pillow's names of what is read. Others of its formats are hardly tested, or start programs:
 # PostScript is drawn by Ghostscript, whatever the file is called.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
+# How files of these formats are called.
+SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp"),
+    *(".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c", ".pbm", ".pgm", ".ppm", ".pnm"),
+    *(".dcm", ".dicom"),
+)
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 # What takes the turn of an EXIF orientation back.
 _TURNED_BACK = {
