@@ -20,7 +20,7 @@ from sonobench.datasets.cohort import DatasetError
 # Seconds without an answer, and bytes at a time at most.
 _TIMEOUT, _CHUNK = 30, 1 << 20
 # A server that gives fewer bytes a second than this, over so many seconds, is given up.
-_SLOWEST, _PATIENCE = 1024, 60.0
+_SLOWEST, _PATIENCE = 1024, 30.0
 # Bytes of a record; that of a data set has some thousand.
 _LONGEST_RECORD = 4 << 20
 DownloadProgress = Callable[[int, int], None]
@@ -73,8 +73,8 @@ def download(
 
     Raises:
         DatasetError: another process downloads it, the disk has no room or cannot be written to,
-            the connection breaks off and nothing more comes, less than 1 KiB a second comes for a
-            minute, or the file is not the published one.
+            the connection breaks off and nothing more comes, less than 1 KiB a second comes for
+            half a minute, or the file is not the published one.
     """
     pooch.get_logger().setLevel(logging.WARNING)
     part = folder / f"{archive.file}.part"
@@ -150,8 +150,8 @@ class _Pace:
         if seconds >= _PATIENCE:
             if self._came < _SLOWEST * seconds:
                 raise _TooSlow(
-                    f"{self._came:,} bytes came in {seconds:.0f} seconds, expected {_SLOWEST:,} in "
-                    "each"
+                    f"{self._came:,} bytes came in {seconds:.0f} seconds, expected at least "
+                    f"{_SLOWEST:,} a second"
                 )
             self._since, self._came = time.monotonic(), 0
 
