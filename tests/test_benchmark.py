@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hospitals import CLASSES, WriteProtocol, edit, macro_f1, refused, run_tiny
+from hospitals import CLASSES, WriteProtocol, edit, macro_f1, refused, run_tiny, write_hospital
 
 from sonobench.benchmark import report
 from sonobench.datasets import DatasetError
@@ -20,6 +20,8 @@ from sonobench.encoders import EncoderError
 from sonobench.engine import StoreError
 from sonobench.jobs import plan_curve
 from sonobench.protocol import ProtocolError, load_protocol, protocol_hash
+from sonobench.report.numbers import number
+from sonobench.report.scores import MAIN, Scores
 from sonobench.tables import (
     PREDICTIONS,
     SAMPLES,
@@ -435,3 +437,17 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_done(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     refused(write_protocol(), tmp_path / "file" / "run", ProtocolError, "run cannot be written")
+
+
+def test_a_cohort_of_one_class_has_no_auroc_and_the_report_says_so(
+    write_protocol: WriteProtocol, hospitals: Path, out: Path
+) -> None:
+    write_hospital(hospitals / "alone", patients=6, classes=CLASSES[:1], published_split=False)
+    alone = {"loader": "manifest", "name": "alone", "path": "alone/manifest.csv"}
+    run = run_tiny(write_protocol(external=[alone]), out)
+    defined = run.results.query("metric == 'macro_auroc'")["evaluation"]
+    assert set(defined) == {"in_domain"}
+    assert "AUROC" in (out / "report.html").read_text()
+    scores = Scores.from_results(run.results)
+    absent = scores.get(scores.models[0], "alone", MAIN, "macro_auroc")
+    assert number(absent.estimate) == "–"

@@ -94,6 +94,11 @@ class Scores:
     of: dict[tuple[Model, str, Variant, str], Score]
     sizes: dict[tuple[str, Variant], tuple[int, int]]
 
+    def get(self, model: Model, evaluation: str, variant: Variant, metric: str) -> Score:
+        """A score; of NaN where the metric is not defined, as AUROC is not of one class."""
+        absent = Score(math.nan, math.nan, math.nan, math.nan, math.nan, reliable=True)
+        return self.of.get((model, evaluation, variant, metric), absent)
+
     @classmethod
     def from_results(cls, results: pd.DataFrame) -> Self:
         """Take them from the table `sonobench.tables.RESULTS`."""
@@ -139,7 +144,7 @@ class Scores:
 
     def macro_f1(self, model: Model, evaluation: str) -> Score:
         """Of all images, in the open label space."""
-        return self.of[model, evaluation, MAIN, "macro_f1"]
+        return self.get(model, evaluation, MAIN, "macro_f1")
 
 
 def spaced(name: str) -> str:

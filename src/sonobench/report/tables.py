@@ -297,4 +297,4 @@ def _cell(
 
 
 def _score(model: Model, column: Column, scores: Scores) -> Score:
-    return scores.of[model, column.evaluation, column.variant, column.metric]
+    return scores.get(model, column.evaluation, column.variant, column.metric)

@@ -114,7 +114,7 @@ def forest(run: RunFolder, scores: Scores) -> Figure:
                             "high": score.high,
                         }
                         for model in scores.models
-                        if (score := scores.of[model, evaluation, variant, "macro_f1"])
+                        if (score := scores.get(model, evaluation, variant, "macro_f1"))
                     ]
                 )
     ends = pd.concat(frames.values())[["estimate", "low", "high"]]
