@@ -54,7 +54,7 @@ class NormalisedNetwork(nn.Module):
                 f"{images.shape[2]}×{images.shape[3]}"
             )
         # The steps and their order are those of torchvision's ToTensor and Normalize, to the bit.
-        normalised = (images.float().div_(255) - self.mean).div_(self.std)
+        normalised = (images.to(self.mean.dtype).div_(255) - self.mean).div_(self.std)
         features = self.network(normalised)
         expected = (len(images), self.card.dimension)
         if not isinstance(features, Tensor) or tuple(features.shape) != expected:

@@ -35,7 +35,11 @@ from sonobench.encoders.checkpoint import (
     state_sha256,
 )
 from sonobench.encoders.checkpoint_file import read_checkpoint
-from sonobench.encoders.computed import features_sha256, library_versions
+from sonobench.encoders.computed import (
+    features_sha256,
+    fill_with_fixed_numbers,
+    library_versions,
+)
 from sonobench.encoders.encoder import Encoder, EncoderError
 from sonobench.encoders.hints import what_it_seems
 from sonobench.encoders.weights import find_weights
@@ -147,11 +151,7 @@ def resolve(entry: EncoderEntry, seed: int, data_root: Path) -> EncoderSpec:
     """
     if entry.python is not None:
         network, card = _call_factory(entry.python)
-        weights: dict[str, Any] = {
-            "state_sha256": state_sha256(network),
-            "features_sha256": _features_of_factory(entry.python, network, card),
-        }
-        return _spec(entry, card, None, None, weights)
+        return _spec(entry, card, None, None, _made(entry, network, card))
     assert entry.name is not None
     random = entry.name.startswith("random:")
     built = architecture(entry.name.removeprefix("random:"), entry.feature)
@@ -160,11 +160,7 @@ def resolve(entry: EncoderEntry, seed: int, data_root: Path) -> EncoderSpec:
         sizes = built.sizes
         expected = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]}, {sizes[1]} … {sizes[-1]}"
         raise EncoderError(f"{entry.label}: size {entry.size} does not fit, expected {expected}")
-    code: dict[str, Any] = {}
-    plain_name = entry.name.removeprefix("random:")
-    if ":" not in plain_name and plain_name not in _own():
-        # Another package's code, of whose changes its name tells nothing.
-        code = {"features_sha256_at_seed_0": features_sha256(_drawn(built, 0), built.card)}
+    code = _code_of_package(entry, built, seed)
     if random:
         if built.card.control:
             raise EncoderError(f"{entry.name}: a control has no weights, so no random twin")
@@ -181,30 +177,20 @@ def resolve(entry: EncoderEntry, seed: int, data_root: Path) -> EncoderSpec:
     return _spec(entry, built.card, None, file, {"sha256": file_sha256(file), **code})
 
 
-def _drawn(built: Architecture, seed: int) -> nn.Module:
-    """The network with the weights that it is given when it is built, after a seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return built.build()
-
-
 def open_encoder(
     spec: EncoderSpec, device: str, precision: Precision = "fp32"
 ) -> tuple[Encoder, KeyTable | None]:
     """Build the network and load its weights strictly; the key table says what went where.
 
     Raises:
-        CheckpointError: the file does not fit.
-        EncoderError: the device has no such precision.
+        CheckpointError: the file does not fit, or is another one than when the run began.
+        EncoderError: the device has no such precision; the code gives other weights or features
+            than when the run began; libraries have other versions.
     """
+    _refuse_other_versions(spec)
     if spec.entry.python is not None:
-        network, _ = _call_factory(spec.entry.python)
-        if state_sha256(network) != spec.identity["weights"]["state_sha256"]:
-            raise EncoderError(
-                f"{spec.label}: the factory {spec.entry.python} gives other weights than when the "
-                "run began: let it load them from a file that does not change, or draw them after "
-                "torch.manual_seed"
-            )
+        network, card = _call_factory(spec.entry.python)
+        _refuse_another(spec, _made(spec.entry, network, card))
         return Encoder(network, spec.card, device, precision), None
     built = architecture(str(spec.entry.name).removeprefix("random:"), spec.entry.feature)
     table = None
@@ -226,6 +212,7 @@ def open_encoder(
             raise CheckpointError(
                 f"{spec.label}: {spec.checkpoint} has changed since the run began; start it again"
             )
+    _refuse_another(spec, _code_of_package(spec.entry, built, spec.seed or 0))
     size = spec.card.preprocess.geometry.size
     built.set_size(network, size)
     return Encoder(network, spec.card, device, precision), table
@@ -238,9 +225,7 @@ def _spec(
     checkpoint: Path | None,
     weights: dict[str, Any],
 ) -> EncoderSpec:
-    own = card.preprocess.geometry
-    geometry = replace(own, kind=entry.geometry or own.kind, size=entry.size or own.size)
-    card = replace(card, preprocess=replace(card.preprocess, geometry=geometry))
+    card = _at_size(entry, card)
     identity: dict[str, Any] = {
         "libraries": library_versions(),
         "architecture": card.architecture if entry.python is None else entry.python,
@@ -261,14 +246,68 @@ def _look_in_working_directory(path: str) -> None:
     _logger.info("python: %s: modules are looked for in the working directory too: %s", path, here)
 
 
-def _features_of_factory(path: str, network: nn.Module, card: EncoderCard) -> str:
-    try:
-        return features_sha256(network, card)
-    except EncoderError:
-        raise
-    # As of the factory: it is the user's code.
-    except Exception as error:
-        raise EncoderError(f"python: {path}: its network failed on an image ({error!r})") from error
+def _at_size(entry: EncoderEntry, card: EncoderCard) -> EncoderCard:
+    """The card with an entry's geometry and size."""
+    own = card.preprocess.geometry
+    geometry = replace(own, kind=entry.geometry or own.kind, size=entry.size or own.size)
+    return replace(card, preprocess=replace(card.preprocess, geometry=geometry))
+
+
+def _drawn(built: Architecture, seed: int) -> nn.Module:
+    """The network with the weights that it is given when it is built, after a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return built.build()
+
+
+def _made(entry: EncoderEntry, network: nn.Module, card: EncoderCard) -> dict[str, str]:
+    """What a factory made: its weights, and what it computes with them."""
+    return {
+        "state_sha256": state_sha256(network),
+        "features_sha256": features_sha256(network, _at_size(entry, card)),
+    }
+
+
+def _code_of_package(entry: EncoderEntry, built: Architecture, seed: int) -> dict[str, str]:
+    """What the code of another package computes, of whose changes its name tells nothing.
+
+    Empty for sonobench's own and for timm's and open_clip's, whose versions are known. `seed` is
+    that of a random twin's weights.
+    """
+    name = str(entry.name).removeprefix("random:")
+    if ":" in name or name in _own():
+        return {}
+    network = _drawn(built, seed if name != entry.name else 0)
+    if built.key_map is not None and name == entry.name:
+        # Its weights come from a file.
+        fill_with_fixed_numbers(network)
+    return {"features_sha256": features_sha256(network, built.card)}
+
+
+def _refuse_other_versions(spec: EncoderSpec) -> None:
+    for name, version in library_versions().items():
+        if version != (expected := spec.identity["libraries"][name]):
+            raise EncoderError(
+                f"{spec.label}: {name} {version} is installed where it is opened, and {expected} "
+                "where the run began; install one version everywhere and run again"
+            )
+
+
+def _refuse_another(spec: EncoderSpec, found: dict[str, str]) -> None:
+    """Refuse an encoder that is not the one that a spec's identity names."""
+    expected = spec.identity["weights"]
+    if found.get("state_sha256") != expected.get("state_sha256"):
+        raise EncoderError(
+            f"{spec.label}: the factory {spec.entry.python} gives other weights than when the "
+            "run began: let it load them from a file that does not change, or draw them after "
+            "torch.manual_seed"
+        )
+    if found.get("features_sha256") != expected.get("features_sha256"):
+        raise EncoderError(
+            f"{spec.label}: with the same weights it gives other features than when the run began. "
+            "Its code, or something that it draws or reads and that is none of its parameters and "
+            "buffers, has changed: run again, or make it a buffer"
+        )
 
 
 def _call_factory(path: str) -> tuple[nn.Module, EncoderCard]:
@@ -282,7 +321,10 @@ def _call_factory(path: str) -> tuple[nn.Module, EncoderCard]:
             f"environment or else the working directory ({error})"
         ) from None
     try:
-        made = factory()
+        # Whatever it draws without a seed of its own shall not be the same by chance.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.seed()
+            made = factory()
     # It is the user's code: whatever it raises, the message names it and carries the cause.
     except Exception as error:
         raise EncoderError(f"python: {path}: the factory failed ({error!r})") from error
