@@ -244,19 +244,10 @@ def _solve(
         at = (improving & (solution.certificate > tolerance)).nonzero()[:, 0]
         if not len(at):
             break
-        old = solution.select(at)
-        new, steps = _descend_and_evaluate(
-            objective,
-            rotated,
-            fold[at],
-            penalty[at],
-            (old.weights, old.intercepts, old.logits),
-            tolerance,
-            old,
+        _, _, improving[at], steps = _refine(
+            objective, rotated, fold, penalty, solution, at, tolerance
         )
         iterations[at] += steps
-        better = improving[at] = new.certificate < old.certificate
-        solution.put(at[better], new.select(better))
     return solution, iterations
 
 
@@ -276,24 +267,44 @@ def _settle(
         at = (improving & ~settled).nonzero()[:, 0]
         if not len(at):
             break
-        old = solution.select(at)
-        new, steps = _descend_and_evaluate(
-            objective,
-            rotated,
-            fold[at],
-            penalty[at],
-            (old.weights, old.intercepts, old.logits),
-            _FURTHER * old.certificate,
-            old,
+        further = _FURTHER * solution.certificate[at]
+        old, new, improving[at], steps = _refine(
+            objective, rotated, fold, penalty, solution, at, further
         )
         iterations[at] += steps
-        change = (new.logits.softmax(1) - old.logits.softmax(1)).abs().amax((1, 2))
-        better = new.certificate < old.certificate
         # At double precision's rounding nothing gets better, and nothing changes.
+        change = (new.logits.softmax(1) - old.logits.softmax(1)).abs().amax((1, 2))
         settled[at] = change <= _SETTLED
-        improving[at] = better
-        solution.put(at[better], new.select(better.nonzero()[:, 0]))
     return solution, iterations, settled
+
+
+def _refine(
+    objective: ProbeObjective,
+    rotated: RotatedFeatures,
+    fold: Tensor,
+    penalty: Tensor,
+    solution: Evaluation,
+    at: Tensor,
+    tolerance: float | Tensor,
+) -> tuple[Evaluation, Evaluation, Tensor, Tensor]:
+    """Go on from the solutions `at` some places, and put those that get better in their place.
+
+    Returns:
+        Old and new solutions, which of the new ones are better, and the steps that they took.
+    """
+    old = solution.select(at)
+    new, steps = _descend_and_evaluate(
+        objective,
+        rotated,
+        fold[at],
+        penalty[at],
+        (old.weights, old.intercepts, old.logits),
+        tolerance,
+        old,
+    )
+    better = new.certificate < old.certificate
+    solution.put(at[better], new.select(better))
+    return old, new, better, steps
 
 
 def _with_latest(recent: list[Evaluation], fold: Tensor, solution: Evaluation) -> list[Evaluation]:

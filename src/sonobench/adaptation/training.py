@@ -39,6 +39,8 @@ _LOOK_EVERY = 16
 # Seconds of training that a stop costs at most, beside the epoch that it falls into. Saving takes
 # as long as some epochs of a small fold on an accelerator.
 _SAVE_EVERY = 30.0
+# What a training gives, where several processes shared it.
+_OF_PROCESSES = "trained.pt"
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,9 @@ def train(
             on_note=told[1],
         )
         trained: Trained | None = fabric.launch(attempt)
+        if settings.devices > 1:
+            saved = torch.load(scratch / _OF_PROCESSES, map_location=device, weights_only=True)
+            trained = Trained(**saved)
         if trained is not None:
             return trained
         following = plan.following(make().batch_statistics)
@@ -150,14 +155,15 @@ def _attempt(
 ) -> Trained | None:
     """Train with a memory plan; None where memory is not enough for it.
 
-    What was allocated is released when it returns.
+    Where several processes share the training, the first one writes what it gives to `scratch`
+    instead. What was allocated is released when it returns.
     """
     # A process of its own, where several share a training, knows neither.
     torch.set_num_threads(threads)
     try:
         with torch.random.fork_rng(), tf32(settings.precision == "tf32"):
             session = _Session(fabric, make(), fold, settings, plan, evaluation_batch, scratch)
-            return session.run(on_images, on_note)
+            trained = session.run(on_images, on_note)
     except torch.OutOfMemoryError:
         if fabric.world_size > 1:
             # The others wait for this one.
@@ -166,6 +172,12 @@ def _attempt(
                 f"{plan.micro_batch}; set a smaller one"
             ) from None
         return None
+    if fabric.world_size == 1:
+        return trained
+    # Tensors that a process returns end with it, and what it returns must fit into a pipe.
+    if fabric.global_rank == 0:
+        torch.save(trained._asdict(), scratch / _OF_PROCESSES)
+    return None
 
 
 class _Session:

@@ -4,6 +4,7 @@ Whatever is compared by its letters passes here: manifests, published tables, la
 protocols, and predictions made elsewhere.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from unicodedata import category, decimal, normalize
@@ -164,9 +165,7 @@ def _one_letter_apart(one: str, other: str) -> bool:
     short, long = sorted((one, other), key=len)
     if len(short) < _SHORTEST_WORD or not (short.isalpha() and long.isalpha()):
         return False
-    same = next(
-        (n for n, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short)
-    )
+    same = len(os.path.commonprefix([short, long]))
     short, long = short[same:], long[same:]
     if len(short) < len(long):
         return short == long[1:]
