@@ -4,15 +4,16 @@ Every optimum is a combination of the fold's own standardised images: directions
 change no training logit, and the penalty takes them to zero. With Q an orthonormal basis of the
 span (D × n, of the QR decomposition X̃ᵀ = Q R) the weights are W = Q C, the penalty is that of C,
 and the problem is the same one on the n × n features Z = X̃ Q = Rᵀ, whatever D is. There it has so
-few unknowns that the whole Hessian can be factorised; a penalty takes about five steps from the
-last one.
+few unknowns that the whole Hessian can be factorised; a penalty takes two or three steps from
+where the last ones lead. What all classes share of their logits changes no probability and the
+penalty wants none of it, so the unknowns are K − 1 contrasts of the classes.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_factor, cho_solve, qr
+from scipy.linalg import cho_factor, cho_solve, helmert, qr
 
 from sonobench.adaptation.probe_path import (
     ProbeData,
@@ -28,16 +29,20 @@ Matrix = npt.NDArray[np.float64]
 _MOST_UNKNOWNS = 1200
 # Length of the gradient at which a solution ends, so that no entry of it is larger on the features.
 _GRADIENT = 1e-9
+# Length of the last step, as a share of the unknowns; another would be a thousandth of it.
+_SETTLED = 1e-5
 _STEPS = 100
+# Solutions through which the next start is extrapolated; more save no steps.
+_RECENT = 3
 # Unknowns up to which a factor costs less than some products with it.
 _DIRECT = 300
 # Products after which conjugate gradients give way to a new factor.
-_PRODUCTS = 12
+_PRODUCTS = 5
 
 
 def is_solved_in_span(n_train: int, n_features: int, n_classes: int) -> bool:
     """Whether a fold of so many training images is solved by `span_path`."""
-    return n_train < n_features and (n_train + 1) * n_classes <= _MOST_UNKNOWNS
+    return n_train < n_features and (n_train + 1) * (n_classes - 1) <= _MOST_UNKNOWNS
 
 
 def span_path(
@@ -58,17 +63,18 @@ def span_path(
     objective, gradient, nll, macro_f1 = np.full((4, *shape), np.nan)
     iterations, fitted = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.bool_)
     loss = np.full(shape, np.inf)
+    stop = min(_GRADIENT, settings.tolerance)
     for fold in range(n_folds):
         problem = _Problem(data, fold, settings.n_classes)
-        unknowns, last = problem.at_class_frequencies(), np.inf
+        recent, last = [(np.inf, problem.at_class_frequencies())], np.inf
         for step, penalty in enumerate(penalties):
             if has_ended(loss[fold, :step], settings.patience):
                 break
-            for between in penalties_between(last, penalty):
-                unknowns, _ = problem.minimise(unknowns, between, _GRADIENT)
+            for at in [*penalties_between(last, penalty), penalty]:
+                start = problem.extrapolate(recent, at)
+                unknowns, iterations[fold, step] = problem.minimise(start, at, stop)
+                recent = [*recent[-_RECENT + 1 :], (at, unknowns)]
             last = penalty
-            stop = min(_GRADIENT, settings.tolerance)
-            unknowns, iterations[fold, step] = problem.minimise(unknowns, penalty, stop)
             where = fold, step
             coefficients[where], intercepts[where] = problem.on_original(unknowns)
             objective[where], gradient[where] = problem.certificate(unknowns, penalty)
@@ -95,7 +101,7 @@ def span_path(
 
 
 class _Problem:
-    """One fold: n images, K classes, unknowns (n + 1, K) with the intercepts last."""
+    """One fold: n images, K classes, unknowns (n + 1, K − 1) with the intercepts last."""
 
     def __init__(self, data: ProbeData, fold: int, n_classes: int) -> None:
         train, validation = data.train[fold], data.validation[fold]
@@ -110,6 +116,11 @@ class _Problem:
         self._basis, triangle = qr(self._rows.T, mode="economic", check_finite=False)
         self._features = np.column_stack([triangle.T, np.ones(len(rows))])
         self._targets = np.eye(n_classes)[data.labels[train]]
+        # Orthonormal columns, so that the penalty of the unknowns is that of the weights.
+        self._contrasts = helmert(n_classes).T
+        self._pairs = np.tril_indices(n_classes - 1)
+        one, two = self._pairs
+        self._products = self._contrasts[:, one] * self._contrasts[:, two]
         validated = self._standardised(data.features[validation].astype(np.float64) - self._mean)
         self._validated = np.column_stack([validated @ self._basis, np.ones(len(validated))])
         self._validation_labels = data.labels[validation]
@@ -122,28 +133,42 @@ class _Problem:
 
     def at_class_frequencies(self) -> Matrix:
         """The solution for an infinite penalty."""
-        unknowns = np.zeros((self._features.shape[1], self._targets.shape[1]))
-        unknowns[-1] = np.log(self._targets.mean(0))
-        unknowns[-1] -= unknowns[-1].mean()
+        unknowns = np.zeros((self._features.shape[1], self._contrasts.shape[1]))
+        unknowns[-1] = np.log(self._targets.mean(0)) @ self._contrasts
         return unknowns
+
+    def extrapolate(self, recent: list[tuple[float, Matrix]], penalty: float) -> Matrix:
+        """The polynomial, in the penalty's logarithm, through solutions of stronger penalties.
+
+        Where that is not lower than the last of them, the last.
+        """
+        last = recent[-1][1]
+        finite = [(np.log(at / penalty), unknowns) for at, unknowns in recent if np.isfinite(at)]
+        if len(finite) < 2:
+            return last
+        powers = np.vander([distance for distance, _ in finite], increasing=True)
+        shares = np.linalg.solve(powers.T, np.eye(len(finite))[0])
+        there: Matrix = np.tensordot(shares, [unknowns for _, unknowns in finite], 1)
+        lower = self._evaluate(there, penalty)[0] < self._evaluate(last, penalty)[0]
+        return there if lower else last
 
     def minimise(self, unknowns: Matrix, penalty: float, stop: float) -> tuple[Matrix, int]:
         """Newton's method with backtracking (Nocedal and Wright, Numerical Optimization, ch. 3).
 
         Returns the unknowns and the number of steps; it ends where the gradient is no longer than
-        `stop`, or where no step gets any lower in double precision.
+        `stop` and the last step was short (at a weak penalty a small gradient alone is little), or
+        where no step gets any lower in double precision.
         """
         value, gradient, probability = self._evaluate(unknowns, penalty)
+        settled = False
         for taken in range(_STEPS):
-            if np.linalg.norm(gradient) <= stop:
+            if np.linalg.norm(gradient) <= stop and settled:
                 return unknowns, taken
             step = -self._solve_hessian(probability, penalty, gradient)
             slope, length = float((step * gradient).sum()), 1.0
             while True:
                 at = unknowns + length * step
-                # What all classes share changes no probability, and the penalty wants none of it.
-                at -= at.mean(1, keepdims=True)
-                new_value, new_gradient, probability = self._evaluate(at, penalty)
+                new_value, new_gradient, new_probability = self._evaluate(at, penalty)
                 rounding = 4 * np.finfo(np.float64).eps * abs(value)
                 if new_value <= value + 1e-4 * length * slope + rounding:
                     break
@@ -155,17 +180,19 @@ class _Problem:
                 gradient
             ):
                 return unknowns, taken
-            unknowns, value, gradient = at, new_value, new_gradient
+            settled = length * np.linalg.norm(step) <= _SETTLED * np.linalg.norm(at)
+            unknowns, value, gradient, probability = at, new_value, new_gradient, new_probability
         return unknowns, _STEPS
 
     def _evaluate(self, unknowns: Matrix, penalty: float) -> tuple[float, Matrix, Matrix]:
-        """Objective, gradient (n + 1, K) and probabilities (n, K)."""
-        log_probability = _log_softmax(self._features @ unknowns)
+        """Objective, gradient (n + 1, K − 1) and probabilities (n, K)."""
+        log_probability = _log_softmax(self._features @ (unknowns @ self._contrasts.T))
         probability = np.exp(log_probability)
         count = len(self._targets)
         value = -float((log_probability * self._targets).sum()) / count
         value += penalty / 2 * float(np.square(unknowns[:-1]).sum())
-        gradient = self._features.T @ (probability - self._targets) / count
+        residual = (probability - self._targets) @ self._contrasts
+        gradient = self._features.T @ residual / count
         gradient[:-1] += penalty * unknowns[:-1]
         return value, gradient, probability
 
@@ -199,54 +226,57 @@ class _Problem:
         return None
 
     def _curvature_along(self, probability: Matrix, penalty: float, direction: Matrix) -> Matrix:
-        """The Hessian's product with a direction (n + 1, K)."""
-        change = self._features @ direction
+        """The Hessian's product with a direction (n + 1, K − 1)."""
+        change = self._features @ (direction @ self._contrasts.T)
         change -= (probability * change).sum(1, keepdims=True)
-        product: Matrix = self._features.T @ (probability * change) / len(probability)
+        change = (probability * change) @ self._contrasts
+        product: Matrix = self._features.T @ change / len(probability)
         product[:-1] += penalty * direction[:-1]
-        product[-1] += direction[-1].sum()
         return product
 
     def _precondition(self, gradient: Matrix) -> Matrix:
         assert self._factor is not None
-        size, n_classes = gradient.shape
+        size, n_contrasts = gradient.shape
         step: Matrix = cho_solve(self._factor, gradient.T.ravel(), check_finite=False)
-        return step.reshape(n_classes, size).T
+        return step.reshape(n_contrasts, size).T
 
     def _factorise(self, probability: Matrix, penalty: float) -> tuple[Matrix, bool]:
-        """The Cholesky factor of the Hessian, class by class."""
-        size, n_classes = self._features.shape[1], probability.shape[1]
-        hessian = np.empty((n_classes, size, n_classes, size))
-        for one in range(n_classes):
-            for two in range(one + 1):
-                share = (one == two) - probability[:, two]
-                weight = probability[:, one] * share / len(probability)
-                hessian[one, :, two] = (self._features * weight[:, None]).T @ self._features
+        """The Cholesky factor of the Hessian, contrast by contrast."""
+        size, n_contrasts = self._features.shape[1], self._contrasts.shape[1]
+        one, two = self._pairs
+        share = probability @ self._contrasts
+        weight = probability @ self._products - share[:, one] * share[:, two]
+        weight /= len(probability)
+        weighted = self._features[:, None, :] * weight[:, :, None]
+        blocks = self._features.T @ weighted.reshape(len(weighted), -1)
+        hessian = np.empty((n_contrasts, size, n_contrasts, size))
+        hessian[one, :, two] = blocks.reshape(size, len(one), size).swapaxes(0, 1)
         diagonal = np.einsum("kiki->ki", hessian)
         diagonal[:, :-1] += penalty
-        # What all intercepts share is in no gradient: any curvature there leaves the step as it is.
-        hessian[:, -1, :, -1] += 1.0
         factor: tuple[Matrix, bool] = cho_factor(
-            hessian.reshape(size * n_classes, -1), lower=True, overwrite_a=True, check_finite=False
+            hessian.reshape(size * n_contrasts, -1),
+            lower=True,
+            overwrite_a=True,
+            check_finite=False,
         )
         return factor
 
     def _weights(self, unknowns: Matrix) -> Matrix:
         """(D, K) on the standardised features."""
-        weights: Matrix = self._basis @ unknowns[:-1]
+        weights: Matrix = self._basis @ (unknowns[:-1] @ self._contrasts.T)
         weights[self._dropped] = 0.0
         return weights
 
     def on_original(self, unknowns: Matrix) -> tuple[Matrix, Matrix]:
         """Coefficients (D, K) and intercepts (K,) for the features as they came."""
         coefficients = self._weights(unknowns) / self._scale[:, None]
-        intercepts = unknowns[-1] - self._mean @ coefficients
+        intercepts = self._contrasts @ unknowns[-1] - self._mean @ coefficients
         return coefficients, intercepts - intercepts.mean()
 
     def certificate(self, unknowns: Matrix, penalty: float) -> tuple[float, float]:
         """Objective, and largest absolute entry of the gradient, on the standardised features."""
         weights = self._weights(unknowns)
-        log_probability = _log_softmax(self._rows @ weights + unknowns[-1])
+        log_probability = _log_softmax(self._rows @ weights + self._contrasts @ unknowns[-1])
         residual = (np.exp(log_probability) - self._targets) / len(self._targets)
         value = -float((log_probability * self._targets).sum()) / len(self._targets)
         value += penalty / 2 * float(np.square(weights).sum())
@@ -255,8 +285,8 @@ class _Problem:
 
     def validate(self, unknowns: Matrix) -> tuple[float, float]:
         """Mean cross-entropy and macro F1 on the validation images."""
-        log_probability = _log_softmax(self._validated @ unknowns)
-        labels, n_classes = self._validation_labels, unknowns.shape[1]
+        log_probability = _log_softmax(self._validated @ (unknowns @ self._contrasts.T))
+        labels, n_classes = self._validation_labels, len(self._contrasts)
         predicted = log_probability.argmax(1)
         hits = np.bincount(labels[predicted == labels], minlength=n_classes)
         either = np.bincount(labels, minlength=n_classes)

@@ -4,7 +4,6 @@ Whatever is compared by its letters passes here: manifests, published tables, la
 protocols, and predictions made elsewhere.
 """
 
-import os
 import re
 from collections.abc import Iterable
 from unicodedata import category, decimal, normalize
@@ -165,7 +164,7 @@ def _one_letter_apart(one: str, other: str) -> bool:
     short, long = sorted((one, other), key=len)
     if len(short) < _SHORTEST_WORD or not (short.isalpha() and long.isalpha()):
         return False
-    same = len(os.path.commonprefix([short, long]))
+    same = next((at for at in range(len(short)) if short[at] != long[at]), len(short))
     short, long = short[same:], long[same:]
     if len(short) < len(long):
         return short == long[1:]
