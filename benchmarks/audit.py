@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from sonobench.datasets.audit.near_duplicates import near_duplicates
+from sonobench.datasets.near_pairs import near_pairs
 from sonobench.images import HASH_BITS, appearance, decode
 
 # Images of both published sets together, and the size that most of the Spanish ones have.
@@ -28,7 +28,7 @@ def main(*, small: bool = False) -> dict[str, object]:
     samples = pd.DataFrame(
         {"image_id": ids, "subject_id": ids, "pixel_sha256": ids, "dataset": "x", "label": "y"}
     ).assign(perceptual_hash=hashes)
-    search = _seconds(lambda: near_duplicates(samples, None))
+    search = _seconds(lambda: near_pairs(samples))
 
     few = [imagehash.hex_to_hash(text) for text in hashes[:200]]
     one_by_one = _seconds(lambda: [a - b for a in few for b in few]) * (images / len(few)) ** 2 / 2

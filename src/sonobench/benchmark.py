@@ -322,6 +322,7 @@ class Plan:
                 }
                 for name, rows in data.samples.groupby("dataset", sort=False)
             },
+            "joined_subjects": data.audit["near_duplicates"]["joined_subjects"],
         }
         tasks = [
             *(t for a in adapted.values() for t in (*a.parts, *a.trials, *a.features)),

@@ -17,7 +17,7 @@ from sonobench.datasets import (
     spellings,
 )
 from sonobench.engine import LocalEngine, Store
-from sonobench.preparation import LeftOut, decode, find_cohorts, hash_files, merge_or_drop
+from sonobench.preparation import LeftOut, decode, find_cohorts, hash_files, with_subjects
 from sonobench.protocol import Protocol
 
 
@@ -64,7 +64,7 @@ def _audit_images(
             refuse_duplicates(samples)
         except DatasetError as error:
             further.append(Finding("duplicates", "error", source, str(error), 0))
-    samples, dropped = merge_or_drop(protocol, samples)
+    samples, merging = with_subjects(protocol, samples)
     samples = samples.reset_index(drop=True)
     splits = None
     if source in set(samples["dataset"]):
@@ -73,7 +73,7 @@ def _audit_images(
         except DatasetError as error:
             further.append(Finding("split", "error", source, str(error), 0))
     further += spellings(samples, splits, cohorts)
-    seen = {*samples["dataset"], *dropped["dataset"]}
+    seen = {*samples["dataset"], *merging.dropped["dataset"]}
     return audit(
         samples,
         splits,
@@ -81,7 +81,7 @@ def _audit_images(
         source=source,
         published={c.name: c.published_images for c in cohorts if c.name in seen},
         unreadable=protocol.unreadable,
-        dropped=dropped,
+        merging=merging,
         further=further,
     )
 

@@ -61,8 +61,16 @@ def dry_run(plan: Plan, console: Console) -> None:
         jobs += plan_curve(plan.protocol, data, adapted)[0]
         present = {job.name: sum(store.has(task) for task in job.tasks) for job in jobs}
         made = {job.name: len(job.tasks) for job in jobs}
+        joined = [f for f in data.audit["findings"] if f["kind"] == "joined_subjects"]
+        notes = [f"{finding['cohort']}: {finding['message']}" for finding in joined]
     else:
         jobs, present, made = [], {}, {}
+        notes = ["?: known once the images are decoded, with which a run begins."]
+        if plan.protocol.subjects.join_near_duplicates:
+            notes.append(
+                "subjects.join_near_duplicates: whom it joins, and so the folds, is known once the "
+                "images are decoded."
+            )
     for member in members:
         for spec in member.specs:
             names = [n for n in made if n.startswith(f"embed {spec.label}")]
@@ -96,8 +104,8 @@ def dry_run(plan: Plan, console: Console) -> None:
             done = sum(present[job.name] for job in own)
             _row(table, title, len(own) or None, done, 0, images * _TRAINING_PASSES / rate)
     console.print(table)
-    if not jobs:
-        console.print("?: known once the images are decoded, with which a run begins.")
+    for note in notes:
+        console.print(note, markup=False, soft_wrap=True)
     for entry in skipped:
         console.print(f"skipped: {entry.reason}", markup=False, soft_wrap=True)
     for message in (message for messages in left_out.values() for message in messages):

@@ -17,11 +17,11 @@ from sonobench import steps
 from sonobench.datasets import (
     Cohort,
     DatasetError,
+    Merging,
     audit,
-    copies_to_drop,
     load_cohort,
     make_splits,
-    merge_subjects,
+    make_subjects,
     pseudonym_key,
     pseudonymised,
     refuse_conflicts,
@@ -202,7 +202,7 @@ def decode_and_divide(
     store: Store,
     left_out: LeftOut,
 ) -> Data:
-    """Decode all images once, merge subjects, refuse conflicts and make the splits.
+    """Decode all images once, make subjects, refuse conflicts and make the splits.
 
     `geometries` are those that each cohort is wanted under, by its name.
 
@@ -226,7 +226,7 @@ def decode_and_divide(
     if protocol.duplicates == "stop":
         refuse_duplicates(samples)
     read = samples["dataset"]
-    samples, dropped = merge_or_drop(protocol, samples)
+    samples, merging = with_subjects(protocol, samples)
     positions = {
         name: place[read.index[read == name].isin(samples.index)]
         for name, place in positions.items()
@@ -237,6 +237,8 @@ def decode_and_divide(
     for finding in found:
         if finding.severity == "error":
             raise DatasetError(f"'{finding.cohort}': {finding.message}")
+    for ids in merging.joined:
+        _logger.info("one subject by nearly identical images: %s", " = ".join(ids))
     findings = audit(
         samples,
         splits,
@@ -244,20 +246,20 @@ def decode_and_divide(
         source=protocol.source.name,
         published={name: found.cohort.published_images for name, found in files.items()},
         unreadable=protocol.unreadable,
-        dropped=dropped,
+        merging=merging,
         further=found,
     )
     return Data(samples, splits, findings, files, positions)
 
 
-def merge_or_drop(protocol: Protocol, samples: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Samples with their subjects, and the copies among them that the protocol drops.
-
-    Subjects are made of all images before any is dropped: the copies are what ties patient ids.
-    """
-    samples = samples.assign(subject_id=merge_subjects(samples))
-    left = copies_to_drop(samples, protocol.source.name) & (protocol.duplicates == "drop")
-    return samples[~left], samples[left]
+def with_subjects(protocol: Protocol, samples: pd.DataFrame) -> tuple[pd.DataFrame, Merging]:
+    """Subjects as the protocol has them; see `sonobench.datasets.make_subjects`."""
+    return make_subjects(
+        samples,
+        protocol.source.name,
+        drop_copies=protocol.duplicates == "drop",
+        join_near_duplicates=protocol.subjects.join_near_duplicates,
+    )
 
 
 def decode(

@@ -11,7 +11,7 @@ from audited import audited, cohort, found, one
 from PIL import Image, ImageOps
 
 from sonobench.datasets import audit, load_cohort, make_splits
-from sonobench.datasets.audit.near_duplicates import NEAR_BITS, near_duplicates
+from sonobench.datasets.near_pairs import NEAR_BITS, near_pairs
 from sonobench.images.appearance import appearance
 from sonobench.protocol import Dataset, Split
 
@@ -209,9 +209,9 @@ def test_the_search_agrees_with_comparing_every_pair() -> None:
     samples = samples.assign(subject_id=samples["patient_id"])
     hashes = [imagehash.hex_to_hash(text) for text in samples["perceptual_hash"]]
     expected = sum(a - b <= NEAR_BITS for n, a in enumerate(hashes) for b in hashes[:n])
-    searched = near_duplicates(samples, None)
+    searched = near_pairs(samples)
     assert searched.count == expected > 0
-    assert searched.pairs["distance"].is_monotonic_increasing
+    assert searched.nearest["distance"].is_monotonic_increasing
 
 
 def test_images_of_one_patient_are_expected_to_be_alike() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sonobench.data_audit import audit_protocol
 from sonobench.engine import Store
-from sonobench.protocol import Dataset, Protocol, Split
+from sonobench.protocol import Dataset, Protocol, Split, Subjects
 
 # What the phantom is made to have: machines with a picture size each, calipers that depend on the
 # operator, and a brighter second hospital.
@@ -150,9 +150,46 @@ def test_the_african_set_has_what_is_known_of_it(real_data: Path, tmp_path: Path
     assert "site Ghana has no Fetal thorax; site Uganda has no Fetal thorax" in confounded
     assert "site and size go together (Cramér's V 1.00)" in confounded
     assert not [f for f in result["findings"] if f["kind"] == "label_conflict"]
+    # Seen by eye: the same scans, of the Egyptian patients 1 and 3 and of 1 and 6.
+    near = result["near_duplicates"]["nearest"]
+    assert [(egyptians(pair), pair["distance"]) for pair in near] == [
+        (("001", "003"), 2),
+        (("001", "003"), 4),
+        (("001", "006"), 18),
+    ]
+    likely = [f["message"] for f in result["findings"] if f["kind"] == "likely_same_patient"]
+    assert len(likely) == 1
+    assert "patients african_planes/Egypt/1 and african_planes/Egypt/3 share 2" in likely[0]
+    assert result["near_duplicates"]["joined_subjects"] == []
     # The Spanish metadata were audited although no image of theirs is here.
     assert result["known_counts"]["fetal_planes_db"]["published_images"] == 12_400
     assert any(f["kind"] == "unreadable" and f["count"] == 12_400 for f in result["findings"])
+
+
+def egyptians(pair: dict[str, Any]) -> tuple[str, ...]:
+    ids = (pair["image_id_a"], pair["image_id_b"])
+    return tuple(sorted(image_id.split("/Egypt/patient")[1][:3] for image_id in ids))
+
+
+@pytest.mark.realdata
+def test_egyptians_who_share_nearly_identical_scans_are_one_subject_where_it_is_asked_for(
+    real_data: Path, tmp_path: Path
+) -> None:
+    sections = {
+        "source": Dataset(loader="fetal_planes_db"),
+        "external": (Dataset(loader="african_planes"),),
+        "subjects": Subjects(join_near_duplicates=True),
+    }
+    result = audit_protocol(protocol(**sections), real_data, Store(tmp_path))
+    egypt = [f"african_planes/Egypt/{number}" for number in (1, 3, 6)]
+    assert result["near_duplicates"]["joined_subjects"] == [egypt]
+    africa = result["cohorts"]["african_planes"]
+    # Three of the 112 subjects are one.
+    assert (africa["patients"], africa["subjects"]) == (127, 110)
+    assert africa["sites"]["Egypt"]["subjects"] == 21
+    found = kinds(result)
+    assert "likely_same_patient" not in found
+    assert " = ".join(egypt) in found["joined_subjects"]["message"]
 
 
 @pytest.mark.realdata

@@ -12,8 +12,9 @@ from sonobench.datasets.pseudonyms import pseudonym_key, pseudonymised
 from sonobench.datasets.registry import ARCHIVES, load_cohort, plugin_loaders
 from sonobench.datasets.splits import make_splits
 from sonobench.datasets.subjects import (
-    copies_to_drop,
+    Merging,
     duplicate_groups,
+    make_subjects,
     merge_subjects,
     refuse_conflicts,
     refuse_duplicates,
@@ -26,11 +27,12 @@ __all__ = [
     "Cohort",
     "DatasetError",
     "Finding",
+    "Merging",
     "audit",
-    "copies_to_drop",
     "duplicate_groups",
     "load_cohort",
     "make_splits",
+    "make_subjects",
     "merge_subjects",
     "plugin_loaders",
     "pseudonym_key",

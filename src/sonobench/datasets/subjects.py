@@ -1,28 +1,86 @@
 """From patient ids to subjects: ids that share an image are one, and conflicts stop a run."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from sonobench.datasets.cohort import DatasetError
+from sonobench.datasets.near_pairs import NearPairs, near_pairs
+
+
+@dataclass(frozen=True)
+class Merging:
+    """How subjects were made of patient ids.
+
+    Attributes:
+        near: pairs of nearly identical images of two subjects, before such subjects are joined.
+        dropped: rows of samples that were taken out as copies of others.
+        joined: patient ids of every subject that near pairs make of several, sorted; the first is
+            the subject's. Empty where they join nobody.
+    """
+
+    near: NearPairs
+    dropped: pd.DataFrame
+    joined: tuple[tuple[str, ...], ...] = ()
+
+
+def make_subjects(
+    samples: pd.DataFrame, source: str, *, drop_copies: bool, join_near_duplicates: bool
+) -> tuple[pd.DataFrame, Merging]:
+    """Samples with their subjects, without the copies that are dropped, and how that was done.
+
+    Subjects are made of all images before any is dropped: the copies are what ties patient ids.
+
+    Args:
+        samples: decoded.
+        source: the cohort that is trained on.
+        drop_copies: whether one image of each identical set is kept.
+        join_near_duplicates: whether two subjects with a near pair (`near_pairs`) are one.
+    """
+    samples = samples.assign(subject_id=merge_subjects(samples))
+    left = copies_to_drop(samples, source) & drop_copies
+    # Of identical images one stays, so that every near pair is still there.
+    near = near_pairs(samples[~left])
+    joined: tuple[tuple[str, ...], ...] = ()
+    if join_near_duplicates:
+        one, other = near.links["subject_id_a"], near.links["subject_id_b"]
+        subject = linked(samples["subject_id"], one, other)
+        of_several = subject.isin(subject[samples["subject_id"].isin([*one, *other])])
+        patients = samples["patient_id"][of_several].groupby(subject[of_several])
+        joined = tuple(tuple(sorted(set(ids))) for _, ids in patients)
+        samples = samples.assign(subject_id=subject)
+    return samples[~left], Merging(near, samples[left], joined)
 
 
 def merge_subjects(samples: pd.DataFrame) -> pd.Series:
     """Subject of each row: the smallest of all patient ids that are linked by a shared image.
 
-    Patients and images (by `pixel_sha256`) are the two sides of a graph; a subject is a connected
-    component of it. One real patient under two ids would otherwise be in training and test.
+    One real patient under two ids would otherwise be in training and test.
     """
-    patient, names = pd.factorize(samples["patient_id"], sort=True)
-    image, _ = pd.factorize(samples["pixel_sha256"])
-    size = len(names) + int(image.max()) + 1
-    links = coo_matrix((np.ones(len(samples)), (patient, len(names) + image)), shape=(size, size))
-    _, component = connected_components(links, directed=False)
-    # Names are sorted, so the first patient of a component is the smallest; every component has
-    # a patient, so the groups are numbered as the components are.
-    first = pd.Series(names).groupby(component[: len(names)]).first()
-    return pd.Series(first.to_numpy()[component[patient]], index=samples.index, name="subject_id")
+    patients = samples["patient_id"]
+    first = patients.groupby(samples["pixel_sha256"]).transform("first")
+    return linked(patients, patients, first).rename("subject_id")
+
+
+def linked(ids: pd.Series, one: pd.Series, other: pd.Series) -> pd.Series:
+    """Each of the ids as the smallest of all that it is linked with, directly or through others.
+
+    Args:
+        ids: of any rows.
+        one: ids, each of which is linked with that at the same place in `other`.
+        other: as many.
+    """
+    names = pd.Index(sorted(set(ids)))
+    ends = names.get_indexer(one), names.get_indexer(other)
+    shape = (len(names), len(names))
+    graph = coo_matrix((np.ones(len(one), dtype=bool), ends), shape=shape)
+    _, component = connected_components(graph, directed=False)
+    # Names are sorted, so the first of a component is the smallest.
+    first = pd.Series(names).groupby(component).transform("first")
+    return ids.map(dict(zip(names, first, strict=True)))
 
 
 def duplicate_groups(samples: pd.DataFrame) -> pd.DataFrame:

@@ -30,6 +30,7 @@ from sonobench.protocol.schema import (
     Numerics,
     Protocol,
     Split,
+    Subjects,
     safe_name,
 )
 
@@ -51,6 +52,7 @@ __all__ = [
     "ProtocolError",
     "Resources",
     "Split",
+    "Subjects",
     "Training",
     "differing_settings",
     "find_protocol",

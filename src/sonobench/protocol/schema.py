@@ -103,6 +103,17 @@ class Split(Section):
     seed: int = Field(default=0, ge=0, description="Seed of the fold assignment.")
 
 
+class Subjects(Section):
+    """Which patient ids count as one subject, beside those that share an identical image."""
+
+    join_near_duplicates: bool = Field(
+        default=False,
+        description="Whether patients that share a nearly identical image, mirrored ones among "
+        "them, count as one subject: all pairs that the audit reports as near_duplicates. If not, "
+        "they are reported.",
+    )
+
+
 class EncoderEntry(Section):
     """One encoder to be measured. In YAML a bare string is its `name`."""
 
@@ -292,6 +303,9 @@ class Protocol(Section):
         default="merge_subjects",
         description="Images with identical pixels. merge_subjects: their patient ids become one "
         "subject; drop: so too, and one image of each set is kept; stop: refuse to run.",
+    )
+    subjects: Subjects = Field(
+        default=Subjects(), description="Which patient ids count as one subject."
     )
     unreadable: Literal["stop", "leave_out"] = Field(
         default="stop", description="Images that do not decode."

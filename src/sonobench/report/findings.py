@@ -204,12 +204,14 @@ def _problems(run: RunFolder, scores: Scores) -> list[Finding]:
 
 def _remarks(run: RunFolder) -> list[Finding]:
     texts = []
+    joined = run.protocol.subjects.join_near_duplicates
+    alike = ", or nearly the same one," if joined else ""
     for name, cohort in run.audit["cohorts"].items():
         if cohort["duplicate_sets"]:
             texts.append(
                 f"{name}: {cohort['images']} images, {cohort['distinct_images']} of them distinct; "
                 f"{cohort['patients']} patient ids are {cohort['subjects']} subjects after ids "
-                "that share an image were merged"
+                f"that share an image{alike} were merged"
             )
         if cohort["excluded_images"]:
             texts.append(
@@ -219,6 +221,12 @@ def _remarks(run: RunFolder) -> list[Finding]:
         known = run.audit.get("known_counts", {}).get(name) or {}
         if (published := known.get("published_images")) and published != known["here"]:
             texts.append(f"{name}: {known['here']:,} of {published:,} published images")
+    told = "joined_subjects" if joined else "near_duplicates"
+    texts += [
+        f"{finding['cohort']}: {finding['message']}"
+        for finding in run.audit.get("findings", [])
+        if finding["kind"] == told
+    ]
     shared = run.audit["images_shared_between_cohorts"]
     if shared:
         texts.append(f"{shared} images are in more than one cohort")

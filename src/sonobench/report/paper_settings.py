@@ -98,6 +98,9 @@ def _unsaid(protocol: Protocol) -> list[SettingRow]:
         "averaging of F1": "macro (primary), weighted beside it",
         "external label space": "open (primary) and closed; classes declared for the cohort",
         "images with identical pixels": spaced(protocol.duplicates),
+        "patients with nearly identical images": "count as one"
+        if protocol.subjects.join_near_duplicates
+        else "reported",
         "seeds": ", ".join(map(str, protocol.seeds)),
         "uncertainty": f"{percent(protocol.evaluation.confidence)} intervals over patients",
         "input sizes": ", ".join(

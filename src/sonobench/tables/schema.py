@@ -53,7 +53,7 @@ SAMPLES = Table(
         Column("pixel_sha256", _text, "SHA-256 of the decoded pixels", required=False),
         Column("label", _text, "class"),
         Column("patient_id", _text, "dataset/centre/number as the source has it"),
-        Column("subject_id", _text, "patient_id after merging ids that share an image"),
+        Column("subject_id", _text, "the smallest patient_id of those that count as one patient"),
         Column("site", _text, "hospital or centre", required=False),
         Column("device", _text, "ultrasound machine", required=False),
         Column("operator", _text, "who scanned", required=False),

@@ -22,7 +22,8 @@ from sonobench.datasets.audit.shortcuts import (
     path_leak,
     size_or_intensity,
 )
-from sonobench.datasets.subjects import duplicate_groups
+from sonobench.datasets.near_pairs import near_pairs
+from sonobench.datasets.subjects import Merging, duplicate_groups
 
 
 def audit(
@@ -33,7 +34,7 @@ def audit(
     source: str,
     published: Mapping[str, int | None],
     unreadable: str = "leave_out",
-    dropped: pd.DataFrame | None = None,
+    merging: Merging | None = None,
     further: Sequence[Finding] = (),
 ) -> dict[str, Any]:
     """Everything that must be known of the data before anything is trained.
@@ -46,7 +47,8 @@ def audit(
         source: the cohort that is trained on.
         published: of each cohort, how many images are published.
         unreadable: what the protocol says of images that cannot be read.
-        dropped: rows of samples that were taken out as copies; they are here, nonetheless.
+        merging: how subjects were made. Rows that it dropped are here, nonetheless. If None, none
+            were dropped or joined.
         further: findings made elsewhere.
 
     Returns:
@@ -60,7 +62,7 @@ def audit(
     if decoded:
         size = samples["width"].astype(str) + "×" + samples["height"].astype(str)
         samples = samples.assign(size=size)
-    copies = samples[:0] if dropped is None else dropped
+    copies = samples[:0] if merging is None else merging.dropped
     # A run refuses conflicts before it drops one of the two rows.
     whole = pd.concat([samples, copies]) if len(copies) else samples
     findings = [*further, *leaks(whole, splits, source)]
@@ -76,12 +78,13 @@ def audit(
     if decoded:
         findings += [*label_conflicts(whole), *exact_duplicates(samples, source)]
         findings += size_or_intensity(samples, source)
-        searched = near_duplicates(samples, splits)
-        findings += searched.findings
+        merging = merging or Merging(near_pairs(samples), copies)
+        findings += near_duplicates(samples, splits, merging)
         near = {
-            "pairs": searched.count,
-            "pairs_of_different_subjects": searched.between_subjects,
-            "nearest": searched.pairs.to_dict("records"),
+            "pairs": merging.near.count,
+            "pairs_of_different_subjects": merging.near.between_subjects,
+            "nearest": merging.near.nearest.to_dict("records"),
+            "joined_subjects": [list(ids) for ids in merging.joined],
         }
     here = whole["dataset"].value_counts()
     findings += _partial_copies(here, published)

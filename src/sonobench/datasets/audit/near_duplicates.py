@@ -1,134 +1,121 @@
 """Images that are nearly the same: re-encoded, rescaled, mirrored, or a view a moment later."""
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from sonobench.datasets.audit.finding import Finding
-from sonobench.images import HASH_BITS
+from sonobench.datasets.subjects import Merging
 
-# Of 256 bits. Among 2,088 real images the five pairs of different subjects up to here, looked at by
-# eye, are the same scan each; the next distance that occurs is 60. Mirrored copies of all of them
-# lie within 34 bits, and no mirrored pair of two of them is nearer than 68.
-NEAR_BITS = 40
-_BLOCK = 1024
-_KEPT_PAIRS = 1000
 # Near pairs of two subjects from which they are taken for one patient.
 _LIKELY_SAME = 2
+# Joined subjects, and patient ids of one, that are named in the sentence; all are in audit.json.
+_NAMED = 5
 
 
-@dataclass(frozen=True)
-class NearDuplicates:
-    """Pairs of different images whose perceptual hashes are near.
-
-    Attributes:
-        count: of all pairs.
-        between_subjects: pairs of two subjects.
-        pairs: the nearest thousand pairs of two subjects: image_id_a, image_id_b, distance in bits,
-            mirrored (whether one is near the other's mirror image).
-        findings: on pairs of two subjects, between development and test images, and on subjects
-            that are likely one patient.
-    """
-
-    count: int
-    between_subjects: int
-    pairs: pd.DataFrame
-    findings: tuple[Finding, ...]
-
-
-def near_duplicates(samples: pd.DataFrame, splits: pd.DataFrame | None) -> NearDuplicates:
-    """Search all cohorts for near duplicates; identical images count once.
+def near_duplicates(
+    samples: pd.DataFrame, splits: pd.DataFrame | None, merging: Merging
+) -> list[Finding]:
+    """Findings on near pairs of two subjects, and on whom they join or who is likely one patient.
 
     Args:
-        samples: with perceptual_hash, pixel_sha256, subject_id.
+        samples: with image_id, dataset, label, subject_id and pixel_sha256.
         splits: roles; None where there are none yet.
+        merging: the pairs that were found, and whom they join.
     """
-    distinct = samples.drop_duplicates("pixel_sha256").reset_index(drop=True)
-    subject = pd.factorize(distinct["subject_id"])[0]
-    count = between = 0
-    kept = []
-    bits = _bits(distinct["perceptual_hash"])
-    for flipped, other in ((False, bits), (True, _mirrored(bits))):
-        for first, second, distance in _near_pairs(bits, other):
-            count += len(first)
-            others = subject[first] != subject[second]
-            between += int(others.sum())
-            nearest = np.argsort(distance[others], kind="stable")[:_KEPT_PAIRS]
-            columns = (first, second, distance, np.full(len(first), int(flipped)))
-            kept.append(np.stack([column[others][nearest] for column in columns]))
-    first, second, distance, mirrored = (
-        np.concatenate(kept, axis=1) if kept else np.empty((4, 0), dtype=np.int64)
+    by_id, nearest = samples.set_index("image_id", drop=False), merging.near.nearest
+    one, two = (
+        by_id.loc[nearest[name]].reset_index(drop=True) for name in ("image_id_a", "image_id_b")
     )
-    order = np.argsort(distance, kind="stable")[:_KEPT_PAIRS]
-    one, two = distinct.iloc[first[order]], distinct.iloc[second[order]]
-    pairs = pd.DataFrame(
-        {
-            "image_id_a": one["image_id"].to_numpy(),
-            "image_id_b": two["image_id"].to_numpy(),
-            "distance": distance[order],
-            "mirrored": mirrored[order].astype(bool),
-        }
-    )
-    apart = np.zeros(len(order), dtype=bool)
-    if splits is not None:
+    flags = pd.DataFrame({"apart": False, "mirrored": nearest["mirrored"]})
+    if splits is not None and len(nearest):
         developed, tested = (
-            _in_folds(samples, distinct, splits, roles)
+            _in_folds(samples, splits, roles)
             for roles in (("train", "validation"), ("test", "external"))
         )
-        a, b = first[order], second[order]
-        apart = np.any(developed[a] & tested[b] | tested[a] & developed[b], axis=1)
-    flags = pd.DataFrame({"apart": apart, "mirrored": pairs["mirrored"]})
-    one, two = one.reset_index(drop=True), two.reset_index(drop=True)
-    findings = (*_findings(one, two, flags, between), *_likely_same_patients(one, two))
-    return NearDuplicates(count, between, pairs, findings)
+        a, b = one["pixel_sha256"], two["pixel_sha256"]
+        flags["apart"] = np.any(developed(a) & tested(b) | tested(a) & developed(b), axis=1)
+    whom = _joined(samples, merging) if merging.joined else _likely_same_patients(one, two)
+    return [*_pairs(one, two, flags, merging), *whom]
 
 
 def _in_folds(
-    samples: pd.DataFrame, distinct: pd.DataFrame, splits: pd.DataFrame, roles: tuple[str, ...]
-) -> npt.NDArray[np.bool_]:
-    """Whether each distinct image, or a copy of it, has one of the roles: (images, folds)."""
+    samples: pd.DataFrame, splits: pd.DataFrame, roles: tuple[str, ...]
+) -> Callable[[pd.Series], npt.NDArray[np.bool_]]:
+    """Whether each of some images, or a copy of it, has one of the roles: (images, folds)."""
     joined = splits.merge(samples[["image_id", "pixel_sha256"]], on="image_id")
     has = joined["role"].isin(roles).groupby([joined["pixel_sha256"], joined["fold"]]).any()
-    return has.unstack("fold").loc[distinct["pixel_sha256"]].to_numpy(dtype=bool)
+    of_fold = has.unstack("fold")
+    return lambda pixels: of_fold.loc[pixels].to_numpy(dtype=bool)
 
 
-def _bits(hashes: pd.Series) -> npt.NDArray[np.float32]:
-    """Hashes as rows of -1 and +1: the product of two is 256 less twice their distance."""
-    packed = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint8)
-    bits = np.unpackbits(packed.reshape(len(hashes), HASH_BITS // 8), axis=1)
-    return bits.astype(np.float32) * 2 - 1
+def _pairs(
+    one: pd.DataFrame, two: pd.DataFrame, flags: pd.DataFrame, merging: Merging
+) -> Iterator[Finding]:
+    """Within each cohort, and across cohorts; of all pairs, or of the thousand nearest.
 
-
-def _mirrored(bits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """About the hashes of the mirrored images.
-
-    Mirroring turns the sign of every odd horizontal frequency of the cosine transform, whose median
-    is near zero: on real images the hash is off by 8 bits on average, by 34 at most.
+    `flags` says of which pairs a fold develops on one image and tests on the other (`apart`), and
+    which are mirrored.
     """
-    side = math.isqrt(HASH_BITS)
-    signs = np.where(np.arange(HASH_BITS) % side % 2, -1, 1)
-    return bits * signs.astype(np.float32)
+    names = one["dataset"].where(one["dataset"] == two["dataset"], "")
+    between = merging.near.between_subjects
+    more = f" (of the {len(one)} nearest of {between} pairs)" if between > len(one) else ""
+    for name in dict.fromkeys(names):
+        rows = names == name
+        cohorts = list(dict.fromkeys([*one.loc[rows, "dataset"], *two.loc[rows, "dataset"]]))
+        where = f"of {' and '.join(cohorts)}" if name == "" else "of different patients"
+        text = f"{int(rows.sum())} pairs of nearly identical images {where}{more}"
+        if mirrored := int((rows & flags["mirrored"]).sum()):
+            text += f"; {mirrored} are mirror images"
+        if leaking := int((rows & flags["apart"]).sum()):
+            text += f"; {leaking} have one image in development and one in test"
+        if conflicts := int((rows & (one["label"] != two["label"])).sum()):
+            text += f"; {conflicts} carry two labels"
+        ids = pd.concat([one[rows]["image_id"], two[rows]["image_id"]]).sort_index(kind="stable")
+        end = (
+            ". Their patients are joined"
+            if merging.joined
+            else ". They are reported, not merged; with subjects.join_near_duplicates set to true "
+            "their patients count as one"
+        )
+        yield Finding(
+            "near_duplicates",
+            "warning",
+            str(cohorts[0]),
+            text + end,
+            int(rows.sum()),
+            Finding.some(ids),
+        )
 
 
-def _near_pairs(
-    bits: npt.NDArray[np.float32], other: npt.NDArray[np.float32]
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Positions of near pairs (first < second) and their distances, block by block.
+def _joined(samples: pd.DataFrame, merging: Merging) -> Iterator[Finding]:
+    """Which patients count as one because of near pairs."""
+    groups = merging.joined
+    rows = samples[samples["subject_id"].isin([ids[0] for ids in groups])]
+    named = "; ".join(_listed(ids) for ids in groups[:_NAMED])
+    more = f"; and {len(groups) - _NAMED} more subjects" if len(groups) > _NAMED else ""
+    if (most := max(map(len, groups))) > _NAMED:
+        more += (
+            f". One has {most} patient ids: look at its images, as a picture that shows no patient "
+            "joins all who have it"
+        )
+    yield Finding(
+        "joined_subjects",
+        "warning",
+        str(rows["dataset"].iloc[0]),
+        f"{sum(map(len, groups))} patient ids are joined into "
+        f"{len(groups)} subject{'' if len(groups) == 1 else 's'}, as they share nearly identical "
+        f"images (subjects.join_near_duplicates): {named}{more}",
+        len(groups),
+        Finding.some(rows["image_id"]),
+    )
 
-    Both have a row an image; the distances from `bits` to `other` are those from `other` to `bits`.
-    """
-    for top in range(0, len(bits), _BLOCK):
-        for left in range(top, len(bits), _BLOCK):
-            product = bits[top : top + _BLOCK] @ other[left : left + _BLOCK].T
-            rows, columns = np.nonzero(product >= HASH_BITS - 2 * NEAR_BITS)
-            first, second = rows + top, columns + left
-            ordered = first < second
-            distance = ((HASH_BITS - product[rows, columns]) / 2).astype(np.int64)
-            yield first[ordered], second[ordered], distance[ordered]
+
+def _listed(ids: Sequence[str]) -> str:
+    more = f" = {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    return " = ".join(ids[:_NAMED]) + more
 
 
 def _likely_same_patients(one: pd.DataFrame, two: pd.DataFrame) -> Iterator[Finding]:
@@ -143,43 +130,8 @@ def _likely_same_patients(one: pd.DataFrame, two: pd.DataFrame) -> Iterator[Find
             "warning",
             str(rows["dataset"].iloc[0]),
             f"patients {first} and {second} share {len(rows)} nearly identical images: they are "
-            "probably one patient. They count as two; if they are one, give both the same id",
+            "probably one patient. They count as two; if they are one, give both the same id, or "
+            "set subjects.join_near_duplicates to true",
             len(rows),
             Finding.some(ids.sort_index(kind="stable")),
         )
-
-
-def _findings(
-    one: pd.DataFrame, two: pd.DataFrame, flags: pd.DataFrame, between: int
-) -> tuple[Finding, ...]:
-    """Within each cohort, and across cohorts; of all pairs, or of the thousand nearest.
-
-    `flags` says of which pairs a fold develops on one image and tests on the other (`apart`), and
-    which are mirrored.
-    """
-    found = []
-    names = one["dataset"].where(one["dataset"] == two["dataset"], "")
-    more = f" (of the {len(one)} nearest of {between} pairs)" if between > len(one) else ""
-    for name in dict.fromkeys(names):
-        rows = names == name
-        cohorts = list(dict.fromkeys([*one.loc[rows, "dataset"], *two.loc[rows, "dataset"]]))
-        where = f"of {' and '.join(cohorts)}" if name == "" else "of different patients"
-        text = f"{int(rows.sum())} pairs of nearly identical images {where}{more}"
-        if mirrored := int((rows & flags["mirrored"]).sum()):
-            text += f"; {mirrored} are mirror images"
-        if leaking := int((rows & flags["apart"]).sum()):
-            text += f"; {leaking} have one image in development and one in test"
-        if conflicts := int((rows & (one["label"] != two["label"])).sum()):
-            text += f"; {conflicts} carry two labels"
-        ids = pd.concat([one[rows]["image_id"], two[rows]["image_id"]]).sort_index(kind="stable")
-        found.append(
-            Finding(
-                "near_duplicates",
-                "warning",
-                str(cohorts[0]),
-                text + ". They are reported, not merged",
-                int(rows.sum()),
-                Finding.some(ids),
-            )
-        )
-    return tuple(found)
