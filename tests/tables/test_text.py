@@ -1,6 +1,8 @@
 """Ids, labels and classes as text: one spelling, missing values, names that look alike."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sonobench.tables import (
     fault_of_class,
@@ -9,6 +11,7 @@ from sonobench.tables import (
     look_alike,
     normalized,
     one_slip_apart,
+    without_spelling,
 )
 
 
@@ -103,3 +106,34 @@ def test_groups_are_in_the_order_given_and_joined_by_any_spelling() -> None:
 def test_labels_one_slip_apart(one: str, other: str, near: bool) -> None:
     assert one_slip_apart(one, other) is near
     assert one_slip_apart(other, one) is near
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("001", "1"), ("000", "0"), ("P1", "p1"), ("p002", "P2"), ("7", "7.0"), ("007.00", "7"),
+     ("12", "\uff11\uff12"), ("3", "\u0663"), ("\uff301", "p1"), ("Fe\u0301 1", "F\u00c9\u00a01"),
+     ("1-07", "1-7"), ("home/001", "HOME/1"), ("stra\u00dfe", "STRASSE")],
+)  # fmt: skip
+def test_ids_that_differ_in_spelling_alone(one: str, other: str) -> None:
+    assert without_spelling(one) == without_spelling(other)
+    assert look_alike([one, other]) == [[one, other]]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("P-1", "P1"), ("p 1", "p1"), ("PO1", "P01"), ("P1", "\u04201"), ("1.05", "1.5"),
+     ("2.1.0", "2.1"), ("p1.0", "p1"), ("0,05", "0,5"), ("10", "1"), ("1.0", "10"), ("p1", "p2"),
+     ("0", "O")],
+)  # fmt: skip
+def test_ids_that_differ_in_more_than_spelling(one: str, other: str) -> None:
+    assert without_spelling(one) != without_spelling(other)
+
+
+@given(st.text(), st.text())
+def test_what_has_no_spelling_has_one_spelling(text: str, other: str) -> None:
+    plain = without_spelling(text)
+    assert without_spelling(plain) == plain
+    # Nothing is one patient here that would not be asked about in a manifest.
+    names = [*{normalized(text), normalized(other)}]
+    if len(names) == 2 and plain == without_spelling(other):
+        assert look_alike(names) == [names]

@@ -12,7 +12,15 @@ from sonobench.evaluation.file_outputs import read_outputs
 from sonobench.evaluation.file_table import NEEDED, place, read_file_table, row_of
 from sonobench.evaluation.inputs import ATTRIBUTES
 from sonobench.evaluation.settings import EvaluationSettings
-from sonobench.tables import PREDICTIONS, SAMPLES, TableError, check, look_alike, normalized
+from sonobench.tables import (
+    PREDICTIONS,
+    SAMPLES,
+    TableError,
+    check,
+    look_alike,
+    normalized,
+    without_spelling,
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,9 @@ def read_predictions_file(
     role test are in-domain, and every class must be among them. If each of their images is in one
     of several folds, they are those of a cross-validation.
 
-    Texts are `sonobench.tables.normalized`: blanks and accents make no other class or patient.
+    Texts are `sonobench.tables.normalized`: blanks and accents make no other class or patient. Ids
+    of a dataset's patients that are equal `without_spelling` are one patient, which a remark tells;
+    others that look alike are refused.
 
     Args:
         file: ending in .csv or .parquet.
@@ -69,8 +79,9 @@ def read_predictions_file(
         raise TableError(
             f"{place(file, unknown)}: label {label!r} is not among the classes {', '.join(names)}"
         )
-    predictions = _predictions(rows, file).assign(logits=list(outputs.values))
-    _refuse_spellings(predictions, file)
+    predictions, respelled = _one_patient_one_id(_predictions(rows, file), file)
+    predictions = predictions.assign(logits=list(outputs.values))
+    _refuse_leaks(predictions, file)
     _refuse_folds_without_role(predictions, rows, file)
     samples = _samples(predictions, rows, file)
     external = predictions[predictions["role"] == "external"]
@@ -100,7 +111,7 @@ def read_predictions_file(
         evaluated = EvaluationSettings(names, source, declared, **given)
     except ValueError as error:
         raise TableError(f"{file}: {error}") from None
-    remarks = outputs.remarks(rows["label"])
+    remarks = (*respelled, *outputs.remarks(rows["label"]))
     return PredictionsFile(check(predictions, PREDICTIONS), samples, evaluated, remarks)
 
 
@@ -122,8 +133,22 @@ def _refuse_folds_without_role(predictions: pd.DataFrame, rows: pd.DataFrame, fi
         )
 
 
-def _refuse_spellings(predictions: pd.DataFrame, file: Path) -> None:
-    """A patient in two spellings would be drawn as two."""
+def _one_patient_one_id(
+    predictions: pd.DataFrame, file: Path
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """A patient in two spellings would be drawn as two: one of them is taken, the smallest.
+
+    Returns:
+        Predictions, and a remark where there are such patients.
+
+    Raises:
+        TableError: ids look alike by more than what a program changes.
+    """
+    of = [predictions["dataset"], predictions["subject_id"].map(without_spelling)]
+    given = predictions["subject_id"].groupby(of)
+    names = given.unique()
+    several = names[names.map(len) > 1].map(sorted)
+    predictions = predictions.assign(subject_id=given.transform("min"))
     for _, own in predictions.groupby("dataset", sort=False):
         for group in look_alike(own["subject_id"].unique()):
             places = ", ".join(
@@ -133,6 +158,31 @@ def _refuse_spellings(predictions: pd.DataFrame, file: Path) -> None:
                 f"{file}: subjects that look like one, spelled in several ways: {places}; spell a "
                 "patient in one way, or call two patients differently"
             )
+    if several.empty:
+        return predictions, ()
+    patients = "1 patient is" if len(several) == 1 else f"{len(several)} patients are"
+    listed = ", ".join(" = ".join(f"'{name}'" for name in group) for group in several[:3])
+    more = ", …" if len(several) > 3 else ""
+    return predictions, (
+        f"{patients} spelled in several ways (case, leading zeros, .0 or the form of characters): "
+        f"{listed}{more}; each counts as one",
+    )
+
+
+def _refuse_leaks(predictions: pd.DataFrame, file: Path) -> None:
+    """Temperatures are fitted on validation patients, of whom no other image may be tested."""
+    model = [name for name in PREDICTIONS.key if name != "image_id"]
+    of = [predictions[name] for name in (*model, "dataset", "subject_id")]
+    validated = predictions["role"] == "validation"
+    leaks = validated.groupby(of).transform("any") & ~validated
+    if leaks.any():
+        row = predictions[leaks].iloc[0]
+        raise TableError(
+            f"{place(file, leaks)}: patient {row['subject_id']!r} has rows of role {row['role']} "
+            f"and of role validation for one model (encoder {row['encoder']!r}, fold "
+            f"{row['fold']}, seed {row['seed']}). Give a patient one role: temperatures are fitted "
+            "on validation patients"
+        )
 
 
 def _predictions(rows: pd.DataFrame, file: Path) -> pd.DataFrame:

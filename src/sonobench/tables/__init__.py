@@ -41,6 +41,7 @@ from sonobench.tables.text import (
     missing_value,
     normalized,
     one_slip_apart,
+    without_spelling,
 )
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "read_classes",
     "read_table",
     "replace_file",
+    "without_spelling",
     "write_csv",
     "write_parquet",
 ]

@@ -27,6 +27,9 @@ _JOINERS = "\u200c\u200d"
 _LATIN = str.maketrans("АВЕКМНОРСТУХІЈЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧ", "ABEKMHOPCTYXIJSABEZHIKMNOPTYX")
 _WHOLE_NUMBER = re.compile(r"(?<=\d)\.0+$")
 _LEADING_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
+# As spreadsheets write and lose them, so not those of 1.05 and not the .0 of 2.1.0 or p1.0.
+_LOST_ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)")
+_NUMBER_AS_REAL = re.compile(r"(\d+)\.0+")
 _NOT_BETWEEN_NUMBERS = re.compile(r"(?<!\d) +| +(?!\d)")
 # The letter O where a digit should be: beside digits, a small one not as the end of a word (No1).
 _LETTER_O = re.compile(r"O+(?=\d)|(?<![^\W\d_])o+(?=\d)|(?<=\d)[Oo]+")
@@ -81,6 +84,19 @@ def fault_of_id(text: str) -> str:
             "table anew with this column as text"
         )
     return ""
+
+
+def without_spelling(text: str) -> str:
+    """An id without what programs change and nobody means, so that two that are equal are one id.
+
+    That is upper and lower case, the form of letters and digits (full-width and others, Unicode
+    NFKC), leading zeros (`001`, `p002`), and `.0` at the end of a whole number. What else makes
+    names look alike may be meant, or be a slip of a person.
+    """
+    plain = _usual_letters(normalized(text))
+    if number := _NUMBER_AS_REAL.fullmatch(plain):
+        plain = number[1]
+    return normalized(_LOST_ZEROS.sub("", plain).casefold())
 
 
 def look_alike(names: Iterable[str]) -> list[list[str]]:
@@ -139,13 +155,16 @@ def _unseen(letter: str) -> bool:
     return (category(letter) in ("Cc", "Cf") and letter not in _JOINERS) or letter in _EMPTY_LETTERS
 
 
+def _usual_letters(text: str) -> str:
+    """The text in Unicode NFKC, digits of all scripts as 0 to 9."""
+    if text.isascii():
+        return text
+    return "".join(str(decimal(letter, letter)) for letter in normalize("NFKC", text))
+
+
 def _keys(text: str) -> set[str]:
     """What is left of a name without what people and spreadsheets change, O as letter and as 0."""
-    plain = text
-    if not plain.isascii():
-        plain = "".join(str(decimal(letter, letter)) for letter in normalize("NFKC", plain))
-        plain = plain.translate(_LATIN)
-    plain = _WHOLE_NUMBER.sub("", plain)
+    plain = _WHOLE_NUMBER.sub("", _usual_letters(text).translate(_LATIN))
     zeros = _LETTER_O.sub(lambda found: "0" * len(found[0]), plain)
     # A name of nothing but punctuation is like no other.
     return {_without_separators(key.casefold()) or text for key in {plain, zeros}}
