@@ -255,7 +255,7 @@ class Plan:
             with FileLock(self.out / ".protocol.lock"):
                 is_new = not resolved.is_file()
                 if not is_new:
-                    _refuse_another(self.out, load_protocol(resolved), self.protocol)
+                    _refuse_another(self.out, self.protocol)
                 identity = protocol_hash(self.protocol)
                 header = f"# sonobench protocol, every setting written out\n# sha256: {identity}\n"
                 replace_file(resolved, (header + self.protocol.to_yaml()).encode())
@@ -309,6 +309,7 @@ class Plan:
                 "bootstrap": protocol.evaluation.seed,
             },
             "protocol": {"name": protocol.name, "sha256": identity},
+            "pseudonymised": pseudonymise,
             "encoders": [encoder_record(member) for member in members],
             "skipped": [{"encoder": s.label, "reason": s.reason} for s in skipped],
             "failures": [
@@ -393,7 +394,23 @@ def _report(folder: Path) -> tuple[Evaluation, dict[str, str]]:
     return evaluation, write_report(folder, evaluation, predictions)
 
 
-def _refuse_another(folder: Path, there: Protocol, mine: Protocol) -> None:
+def _refuse_another(folder: Path, mine: Protocol) -> None:
+    """Refuse a folder whose run is of another protocol, or of one that nothing tells.
+
+    Raises:
+        ProtocolError: what differs, or what is damaged.
+    """
+    try:
+        there = load_protocol(folder / "protocol.yaml")
+    except ProtocolError as error:
+        has_results = (folder / "manifest.json").exists() or (folder / "predictions").exists()
+        if has_results and protocol_of_predictions(folder) != protocol_hash(mine):
+            raise ProtocolError(
+                f"{error}\nIt says of which protocol the run in {folder} is: if of this one, "
+                "delete it and start again, otherwise choose another folder (--out)"
+            ) from None
+        _logger.warning("%s is damaged and written anew", folder / "protocol.yaml")
+        return
     if protocol_hash(there) == protocol_hash(mine):
         return
     if there.name != mine.name:

@@ -12,10 +12,10 @@ import pandas as pd
 from sonobench.engine import Store, Task
 from sonobench.evaluation import Evaluation
 from sonobench.outputs import installed_packages, write_json
-from sonobench.tables import replace_file
+from sonobench.tables import TableError, read_json, read_parquet, replace_file
 
 # In the run's folder: the evaluation's tables, for the terminal and Python, and `record.json`.
-_KEPT = ".evaluation"
+_KEPT, _RECORD = ".evaluation", "record.json"
 # What the last steps of a run write; other files of the folder are told apart from them.
 _OUTPUTS = (
     "*.csv",
@@ -25,6 +25,8 @@ _OUTPUTS = (
     "diagnostics/**/*",
     "tables/*",
     "figures/*",
+    "manifest.json",
+    f"{_KEPT}/*",
 )
 
 
@@ -54,18 +56,18 @@ def digest_of_sources(
 def read_kept(out: Path, sources: str) -> Evaluation | None:
     """The evaluation of a run whose outputs are whole and were made of these sources, else None."""
     try:
-        record = json.loads((out / _KEPT / "record.json").read_bytes())
+        record = read_json(out / _KEPT / _RECORD)
         if record != {"sources": sources, "outputs": _outputs_digest(out)}:
             return None
         # Parquet does not tell text from objects.
-        types = json.loads((out / _KEPT / "types.json").read_bytes())
+        types = read_json(out / _KEPT / "types.json")
         return Evaluation(
             **{
-                name: pd.read_parquet(out / _KEPT / f"{name}.parquet").astype(of_columns)
+                name: read_parquet(out / _KEPT / f"{name}.parquet").astype(of_columns)
                 for name, of_columns in types.items()
             }
         )
-    except (OSError, ValueError):
+    except (OSError, TableError):
         return None
 
 
@@ -77,12 +79,13 @@ def keep(out: Path, sources: str, evaluation: Evaluation) -> None:
     types = {name: frame.dtypes.astype(str).to_dict() for name, frame in frames.items()}
     write_json(out / _KEPT / "types.json", types)
     # Last: without it nothing is kept.
-    write_json(out / _KEPT / "record.json", {"sources": sources, "outputs": _outputs_digest(out)})
+    write_json(out / _KEPT / _RECORD, {"sources": sources, "outputs": _outputs_digest(out)})
 
 
 def _outputs_digest(out: Path) -> str:
     """SHA-256 of names and contents of all output files."""
     files = {file for pattern in _OUTPUTS for file in out.glob(pattern) if file.is_file()}
+    files.discard(out / _KEPT / _RECORD)
     lines = [f"{file.relative_to(out).as_posix()} {_sha256(file)}" for file in sorted(files)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

@@ -23,7 +23,15 @@ from sonobench.engine import Store, Task
 from sonobench.members import Member
 from sonobench.preparation import Data
 from sonobench.protocol import Protocol, safe_name
-from sonobench.tables import PREDICTIONS, SAMPLES, SPLITS, replace_file, write_parquet
+from sonobench.tables import (
+    PREDICTIONS,
+    SAMPLES,
+    SPLITS,
+    TableError,
+    read_json,
+    replace_file,
+    write_parquet,
+)
 
 _logger = logging.getLogger("sonobench")
 
@@ -148,10 +156,9 @@ def writing_alone(folder: Path) -> Iterator[None]:
 def recorded_data_root(folder: Path) -> Path | None:
     """Where the datasets were when a run was made, from its manifest; None without one."""
     try:
-        recorded = json.loads((folder / "manifest.json").read_bytes()).get("data_root")
-    except (OSError, ValueError):
+        return Path(str(read_json(folder / "manifest.json", ["data_root"])["data_root"]))
+    except TableError:
         return None
-    return Path(recorded) if recorded else None
 
 
 def protocol_of_predictions(folder: Path) -> str | None:
@@ -161,11 +168,11 @@ def protocol_of_predictions(folder: Path) -> str | None:
     settings has another hash.
     """
     try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
+        manifest = read_json(folder / "manifest.json", ["packages", "protocol"])
         if manifest["packages"]["sonobench"] != installed_packages()["sonobench"]:
             return None
         return str(manifest["protocol"]["sha256"])
-    except (OSError, ValueError, KeyError):
+    except (TableError, KeyError, TypeError):
         return None
 
 

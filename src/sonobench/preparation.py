@@ -1,6 +1,5 @@
 """What a run needs before it trains: cohorts that are checked, decoded and divided."""
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ from sonobench.encoders import file_sha256
 from sonobench.engine import Job, LocalEngine, Store
 from sonobench.images import Geometry, read_index
 from sonobench.protocol import Protocol
-from sonobench.tables import SAMPLES, SPLITS, check
+from sonobench.tables import SAMPLES, SPLITS, TableError, check, read_json
 
 _logger = logging.getLogger("sonobench")
 
@@ -118,10 +117,9 @@ def refuse_to_name(out: Path) -> None:
     """A run that was made with pseudonyms is not gone on with under the patients' own ids.
 
     Raises:
-        DatasetError: the folder's audit says so.
+        DatasetError: the folder's audit says so, or is damaged and what it said is not known.
     """
-    found = out / "audit.json"
-    if found.is_file() and json.loads(found.read_bytes()).get("pseudonymised"):
+    if _has_pseudonyms(out):
         raise DatasetError(
             f"{out} holds a run with pseudonyms; go on with --pseudonymise, or choose another "
             "folder (--out)"
@@ -132,17 +130,42 @@ def forget_names(out: Path) -> None:
     """What `data audit` left under the patients' own ids does not stay in a run with pseudonyms.
 
     Raises:
-        DatasetError: the folder holds a whole run under the patients' own ids.
+        DatasetError: the folder holds a whole run under the patients' own ids, or one of which
+            that is not known, as its audit is damaged.
     """
-    found = out / "audit.json"
-    if not found.is_file() or json.loads(found.read_bytes()).get("pseudonymised"):
+    if _has_pseudonyms(out) in (True, None):
         return
     if (out / "samples.parquet").exists():
         raise DatasetError(
             f"{out} holds a run under the patients' own ids; choose another folder (--out) for one "
             "with --pseudonymise"
         )
-    found.unlink()
+    (out / "audit.json").unlink()
+
+
+def _has_pseudonyms(out: Path) -> bool | None:
+    """Whether the run in a folder has pseudonyms; None where there is no audit of it.
+
+    Raises:
+        DatasetError: its audit is damaged, and the manifest does not say it either.
+    """
+    audit = out / "audit.json"
+    if not audit.is_file():
+        return None
+    try:
+        return bool(read_json(audit).get("pseudonymised"))
+    except TableError as error:
+        damaged = str(error)
+    if not (out / "samples.parquet").exists():
+        # What `data audit` leaves has none.
+        return False
+    try:
+        return bool(read_json(out / "manifest.json", ["pseudonymised"])["pseudonymised"])
+    except TableError:
+        raise DatasetError(
+            f"{damaged}. It says whether the run in {out} has pseudonyms: if that is as in this "
+            "one, delete it and start again, otherwise choose another folder (--out)"
+        ) from None
 
 
 def hash_files(cohorts: Sequence[Cohort], unreadable: str) -> tuple[dict[str, Files], LeftOut]:

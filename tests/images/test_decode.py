@@ -1,6 +1,8 @@
 import errno
 import hashlib
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -250,6 +252,8 @@ def test_a_file_that_changed_after_it_was_hashed_ends_the_decoding(tmp_path: Pat
         (OSError(errno.EIO, "Input/output error"), r"cannot be read \(Input/output error\)"),
         (OSError(errno.EMFILE, "Too many open files"), r"cannot be read \(Too many open files\)"),
         (ImportError("a decoder is missing"), "a decoder is missing"),
+        # In Pillow's words, without a number of the system.
+        (OSError("out of memory when reading image file"), "out of memory when reading"),
     ],
 )
 def test_what_no_file_is_to_blame_for_is_no_fault_of_it(
@@ -266,3 +270,40 @@ def test_what_no_file_is_to_blame_for_is_no_fault_of_it(
     with pytest.raises(CannotDecode, match=r"a\.png"):
         decode_all([file], tmp_path, {})
     assert not (tmp_path / "index.parquet").exists()
+
+
+@pytest.mark.filterwarnings("ignore:image file could not be identified")
+def test_a_decoder_that_pillow_lacks_is_no_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jpeg2000 = save(tmp_path, Image.fromarray(COLOUR), "a.jp2")
+    webp = save(tmp_path, Image.fromarray(COLOUR), "a.webp")
+    with monkeypatch.context() as without:
+        without.delattr(Image.core, "jpeg2k_decoder")
+        with pytest.raises(CannotDecode, match="decoder jpeg2k not available"):
+            decode(jpeg2000)
+        # What Pillow itself goes by, and what tells of it.
+        without.setattr("PIL.WebPImagePlugin.SUPPORTED", False)
+        without.setattr("PIL.features.check", lambda name: name != "webp")
+        with pytest.raises(CannotDecode, match="a WebP file, and Pillow is installed without"):
+            decode(webp)
+    assert decode(jpeg2000).channels == decode(webp).channels == 3
+
+
+# OpenJPEG says of the first that memory is lacking and of the second that the data are broken,
+# libwebp that it has no decoder.
+@pytest.mark.parametrize(("kind", "mebibytes"), [("jp2", 150), ("jp2", 300), ("webp", 150)])
+def test_a_want_of_memory_that_a_decoder_blames_on_the_file_is_not_the_files(
+    tmp_path: Path, kind: str, mebibytes: int
+) -> None:
+    file = save(tmp_path, Image.new("RGB", (6000, 6000)), f"large.{kind}")
+    program = (
+        "import pathlib, resource, sys; from sonobench.images import CannotDecode, decode\n"
+        "now = int(pathlib.Path('/proc/self/statm').read_text().split()[0]) * 4096\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (now + (int(sys.argv[2]) << 20),) * 2)\n"
+        "try: decode(pathlib.Path(sys.argv[1]))\n"
+        "except CannotDecode as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", program, str(file), str(mebibytes)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "memory" in told.stdout

@@ -396,5 +396,8 @@ def test_the_random_twin_is_not_called_suspect(plain):
 def test_a_folder_without_a_manifest_is_refused_by_name(plain_run, copy_of):
     copy = copy_of(plain_run)
     (copy.folder / "manifest.json").unlink()
-    with pytest.raises(TableError, match=r"manifest\.json: expected the JSON that a run leaves"):
+    with pytest.raises(
+        TableError,
+        match=r"manifest\.json: cannot be read as JSON \(no such file\); have it made again",
+    ):
         written(copy)

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-import pandas as pd
+from sonobench.tables import read_parquet
 
 _CURVES = ["learning_rate", "train_loss", "validation_nll", "validation_macro_f1"]
 
@@ -16,6 +16,7 @@ def write_tensorboard(folder: Path) -> Path | None:
 
     Raises:
         ImportError: tensorboard is not installed.
+        TableError: the table is damaged.
     """
     table = folder / "diagnostics" / "finetune.parquet"
     if not table.is_file():
@@ -23,7 +24,7 @@ def write_tensorboard(folder: Path) -> Path | None:
     # An optional part of the installation.
     from torch.utils.tensorboard import SummaryWriter
 
-    history = pd.read_parquet(table)
+    history = read_parquet(table)
     out = folder / "tensorboard"
     shutil.rmtree(out, ignore_errors=True)
     models = ["encoder", "adaptation", "seed", "fold"]

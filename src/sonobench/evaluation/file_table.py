@@ -10,7 +10,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from sonobench.evaluation.inputs import ATTRIBUTES
-from sonobench.tables import TableError, fault_of_class, fault_of_id, fault_of_value, normalized
+from sonobench.tables import (
+    TableError,
+    fault_of_class,
+    fault_of_id,
+    fault_of_value,
+    normalized,
+    read_parquet,
+)
 
 # Before pandas 3 numbers are read as a float beside the nearest one unless this is asked for; since
 # then asking for it is deprecated.
@@ -36,7 +43,9 @@ def read_file_table(file: Path) -> pd.DataFrame:
     if file.suffix not in (".csv", ".parquet"):
         raise TableError(f"{file}: expected a file that ends in .csv or .parquet")
     try:
-        rows = _read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
+        rows = _read_csv(file) if file.suffix == ".csv" else read_parquet(file)
+    except TableError:
+        raise
     except (OSError, ValueError, csv.Error) as error:
         raise TableError(f"{file}: cannot be read: {error}") from None
     if rows.empty:
@@ -83,7 +92,7 @@ def _texts(given: pd.Series, file: Path, fault: Callable[[str], str]) -> pd.Seri
     spelled = {text: normalized(text) for text in texts.unique()}
     for text in filter(fault, spelled.values()):
         wrong = given.notna() & given.astype(str).map(spelled).eq(text)
-        shown = f"'{text}'" if text.isprintable() else ascii(text)
+        shown = f"'{text[:80]}'" if text.isprintable() else ascii(text[:20])
         raise TableError(f"{place(file, wrong)}: {given.name} is {shown}, which {fault(text)}")
     found = texts.map(spelled).replace("", None).reindex(given.index).astype(object)
     return found.where(found.notna(), None)

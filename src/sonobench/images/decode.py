@@ -1,6 +1,7 @@
 """One image file to pixels, and the hash that says whether two files are the same image."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from sonobench.images.dicom import NotReadable, is_dicom, lacks_preamble, read_dicom
-from sonobench.images.size import too_large
+from sonobench.images.size import MOST_PIXELS, too_large
 
 # Pillow's names of what is read. Others of its formats are hardly tested, or start programs:
 # PostScript is drawn by Ghostscript, whatever the file is called.
@@ -23,6 +24,10 @@ SUFFIXES = (
     *(".dcm", ".dicom"),
 )
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+# What Pillow says, as an OSError without a number, where it lacks a decoder or memory.
+_NOT_OF_THE_FILE = re.compile(r"decoder \w+ not available|out of memory")
+# OpenJPEG has each of three values of a pixel as 4 bytes, twice; others take less.
+_MOST_BYTES = 24 * MOST_PIXELS
 # What takes the turn of an EXIF orientation back.
 _TURNED_BACK = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -118,6 +123,9 @@ def _named(path: Path) -> Iterator[None]:
     except NotReadable as error:
         raise UnreadableImage(path, str(error)) from None
     except UnidentifiedImageError:
+        if _is_webp(path) and not features.check("webp"):
+            reason = "a WebP file, and Pillow is installed without what decodes it"
+            raise CannotDecode(path, f"{reason}; install Pillow from PyPI") from None
         if lacks_preamble(path):
             reason = (
                 "a DICOM file without its first 128 bytes and the 'DICM' after them; write it anew "
@@ -136,7 +144,35 @@ def _named(path: Path) -> Iterator[None]:
         # Only those of the system have a number.
         if isinstance(error, OSError) and error.errno is not None:
             raise CannotDecode(path, f"cannot be read ({error.strerror})") from error
+        if isinstance(error, OSError) and _NOT_OF_THE_FILE.search(str(error)):
+            raise CannotDecode(path, f"Pillow cannot decode it here ({error})") from error
+        if not _has_memory():
+            raise CannotDecode(
+                path,
+                f"cannot be decoded ({error}), perhaps for want of memory: less than the "
+                f"{_MOST_BYTES / 1e9:.0f} GB that an image may take are free; run with more",
+            ) from error
         raise UnreadableImage(path, f"cannot be decoded ({error})") from None
+
+
+def _has_memory() -> bool:
+    """Whether there is memory to decode an image of any size that is read.
+
+    The decoders of WebP and JPEG 2000 take a want of it for a fault of the file.
+    """
+    try:
+        # Asked for and never touched, so that it costs nothing.
+        np.empty(_MOST_BYTES, np.uint8)
+    except MemoryError:
+        return False
+    return True
+
+
+def _is_webp(path: Path) -> bool:
+    """Whether a file begins as WebP does, which Pillow does not know without its decoder."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    return start[:4] == b"RIFF" and start[8:] == b"WEBP"
 
 
 def _refuse(path: Path, image: Image.Image) -> None:

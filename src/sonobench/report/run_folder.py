@@ -1,6 +1,5 @@
 """What a run left, read and checked: everything of the report that is not a result."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +8,19 @@ from typing import Any, Self
 import pandas as pd
 
 from sonobench.protocol import Protocol, load_protocol, safe_name
-from sonobench.tables import SAMPLES, SPLITS, TableError, read_table
+from sonobench.tables import (
+    SAMPLES,
+    SPLITS,
+    TableError,
+    read_json,
+    read_parquet,
+    read_table,
+    read_texts,
+)
+
+# What is looked up in them without asking whether it is there.
+_OF_MANIFEST = ("encoders", "skipped", "failures", "packages", "datasets")
+_OF_AUDIT = ("cohorts", "left_out", "images_shared_between_cohorts")
 
 
 @dataclass(frozen=True)
@@ -69,17 +80,15 @@ class RunFolder:
         """
         protocol = load_protocol(folder / "protocol.yaml")
         diagnostics = folder / "diagnostics"
-        index = diagnostics / "thumbnails" / "index.csv"
         certificates = {
             entry.label: diagnostics / "certificates" / f"{safe_name(entry.label)}.json"
             for entry in protocol.encoders
         }
-        pictures = pd.read_csv(index, dtype=str) if index.is_file() else None
         return cls(
             protocol,
             (folder / "protocol.yaml").read_text(encoding="utf-8"),
-            _read_json(folder / "manifest.json"),
-            _read_json(folder / "audit.json"),
+            read_json(folder / "manifest.json", _OF_MANIFEST),
+            read_json(folder / "audit.json", _OF_AUDIT),
             read_table(folder / "samples.parquet", SAMPLES),
             read_table(folder / "splits.parquet", SPLITS),
             _read_optional(diagnostics / "probe.parquet"),
@@ -87,13 +96,8 @@ class RunFolder:
             _read_optional(diagnostics / "learning_rate_search.parquet"),
             _read_optional(diagnostics / "projection.parquet"),
             _read_optional(diagnostics / "neighbours.parquet"),
-            {label: _read_json(file) for label, file in certificates.items() if file.is_file()},
-            {}
-            if pictures is None
-            else {
-                image_id: index.parent / file
-                for image_id, file in zip(pictures["image_id"], pictures["file"], strict=True)
-            },
+            {label: read_json(file) for label, file in certificates.items() if file.is_file()},
+            _read_thumbnails(diagnostics / "thumbnails" / "index.csv"),
         )
 
     @cached_property
@@ -147,16 +151,17 @@ class RunFolder:
 
 
 def _read_optional(file: Path) -> pd.DataFrame | None:
-    return pd.read_parquet(file) if file.is_file() else None
+    return read_parquet(file) if file.is_file() else None
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+def _read_thumbnails(index: Path) -> dict[str, Path]:
+    if not index.is_file():
+        return {}
+    pictures = read_texts(index, ("image_id", "file"))
+    if absent := [file for file in pictures["file"] if not (index.parent / file).is_file()]:
         raise TableError(
-            f"{file}: expected the JSON that a run leaves ({error}); is this a run's folder?"
-        ) from None
-    if not isinstance(content, dict):
-        raise TableError(f"{file}: expected a JSON object, found {type(content).__name__}")
-    return content
+            f"{index}: {len(absent)} of its pictures are not there, first {absent[0]}; the same "
+            "`sonobench run` again makes them anew"
+        )
+    files = zip(pictures["image_id"], pictures["file"], strict=True)
+    return {image_id: index.parent / file for image_id, file in files}

@@ -17,7 +17,10 @@ from sonobench.tables.evaluated import (
 )
 from sonobench.tables.files import (
     read_classes,
+    read_json,
+    read_parquet,
     read_table,
+    read_texts,
     replace_file,
     write_csv,
     write_parquet,
@@ -71,7 +74,10 @@ __all__ = [
     "normalized",
     "one_slip_apart",
     "read_classes",
+    "read_json",
+    "read_parquet",
     "read_table",
+    "read_texts",
     "replace_file",
     "without_spelling",
     "write_csv",

@@ -1,9 +1,12 @@
-"""Reading and writing tables: Parquet and CSV, whole or not at all."""
+"""Reading and writing tables and JSON, whole or not at all."""
 
 import json
 import os
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -46,16 +49,65 @@ def write_parquet(
     replace_file(path, buffer.getvalue().to_pybytes())
 
 
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Read a Parquet file.
+
+    Raises:
+        TableError: it is missing, damaged or not Parquet; the message names the file.
+    """
+    with _named(path, "Parquet"):
+        return pd.read_parquet(path)
+
+
+def read_texts(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read these columns of a CSV file, as text.
+
+    Raises:
+        TableError: it is missing, damaged or lacks one of them; the message names the file.
+    """
+    with _named(path, f"CSV with the columns {', '.join(columns)}"):
+        return pd.read_csv(path, dtype=str, usecols=list(columns), keep_default_na=False)
+
+
+def read_json(path: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """Read a JSON file that holds an object, which has these keys.
+
+    Raises:
+        TableError: it is missing, damaged or something else; the message names the file.
+    """
+    with _named(path, "JSON"):
+        content = json.loads(path.read_bytes())
+    if not isinstance(content, dict):
+        raise TableError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    if missing := [key for key in keys if key not in content]:
+        raise TableError(f"{path}: expected a JSON object with {', '.join(missing)}")
+    return content
+
+
+@contextmanager
+def _named(path: Path, what: str) -> Iterator[None]:
+    """Whatever a reader raises of a file is a `TableError` that names it."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    # Of damaged files pyarrow raises OSError, ValueError, KeyError, NotImplementedError and more.
+    except Exception as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        first = (reason.strip() or type(error).__name__).splitlines()[0]
+        raise TableError(
+            f"{path}: cannot be read as {what} ({first[:200]}); have it made again, a file of a run "
+            "by the same `sonobench run`"
+        ) from error
+
+
 def read_table(path: Path, table: Table) -> pd.DataFrame:
     """Read a Parquet file and check it against `table`.
 
     Raises:
-        TableError: the file is not Parquet or breaks the schema; the message names the file.
+        TableError: as `read_parquet`, or the table breaks the schema.
     """
-    try:
-        frame = pq.read_table(path).to_pandas()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise TableError(f"{path}: cannot be read as Parquet: {error}") from error
+    frame = read_parquet(path)
     try:
         return check(frame, table)
     except TableError as error:
@@ -63,11 +115,16 @@ def read_table(path: Path, table: Table) -> pd.DataFrame:
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """The class order of the logits in a predictions file, from its Parquet metadata."""
-    metadata = pq.read_schema(path).metadata or {}
-    if b"classes" not in metadata:
+    """The class order of the logits in a predictions file, from its Parquet metadata.
+
+    Raises:
+        TableError: as `read_parquet`, or its metadata have none.
+    """
+    with _named(path, "Parquet"):
+        classes = json.loads((pq.read_schema(path).metadata or {}).get(b"classes", b"null"))
+    if classes is None:
         raise TableError(f"{path}: its metadata has no 'classes' (the order of the logits)")
-    return tuple(json.loads(metadata[b"classes"]))
+    return tuple(classes)
 
 
 def write_csv(frame: pd.DataFrame, path: Path, table: Table) -> None:
