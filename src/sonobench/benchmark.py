@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +17,14 @@ from sonobench import steps
 from sonobench.diagnostics import write_diagnostics
 from sonobench.encoders import file_sha256, lacks
 from sonobench.engine import (
+    ArtefactMissing,
     Engine,
     EngineName,
     Failure,
+    Job,
     LocalEngine,
     Store,
+    Task,
     choose_engine,
     list_as_json,
     log_to,
@@ -300,7 +303,13 @@ class Plan:
             jobs, certificates, adapted = plan_jobs(protocol, members, data, self.shares)
             on_fewer, curve = plan_curve(protocol, data, adapted)
             jobs += on_fewer
+            tasks = [
+                *(t for a in adapted.values() for t in (*a.parts, *a.trials, *a.features)),
+                *curve.values(),
+                *certificates.values(),
+            ]
             write_json(out / "tasks.json", list_as_json([*alone.jobs, *jobs], store, out))
+            set_aside_damaged(store, jobs, tasks)
             failures = engine.run(jobs)
         facts = {
             "seeds": {
@@ -337,7 +346,7 @@ class Plan:
             if (kept := read_kept(out, sources)) is not None:
                 _logger.info("%s: nothing has changed since its results were written", out)
                 return Run(out, kept, tuple(failures))
-            with clock.stage("writing predictions"):
+            with clock.stage("writing predictions"), store.naming_damage(tasks):
                 trained = write_predictions(out, store, adapted, protocol)
                 write_fewer_patients(out, store, curve, protocol)
                 write_certificates(out, store, certificates)
@@ -423,6 +432,29 @@ def _refuse_another(folder: Path, mine: Protocol) -> None:
         f"{folder} holds a run of {which}; choose another folder (--out). What both have in common "
         "is not computed again with the same store (--store)"
     )
+
+
+def set_aside_damaged(store: Store, jobs: Sequence[Job], tasks: Iterable[Task]) -> None:
+    """Read again what results are made of, and what is still to be computed from.
+
+    Args:
+        store: with the artefacts; damaged ones are set aside.
+        jobs: of the run, which make the former anew.
+        tasks: whose artefacts results are made of.
+
+    Raises:
+        ArtefactMissing: what is to be computed from was damaged, and these jobs do not make it.
+    """
+    for task in tasks:
+        store.set_aside_if_damaged(task)
+    makers = {task for job in jobs for task in job.tasks}
+    unmade = [job for job in jobs if not all(map(store.has, job.tasks))]
+    needs = dict.fromkeys(need for job in unmade for need in job.needs if need not in makers)
+    if damaged := [need for need in needs if store.set_aside_if_damaged(need) is not None]:
+        raise ArtefactMissing(
+            f"{', '.join(map(str, damaged))}: damaged, and set aside; start the run again, which "
+            "makes it anew"
+        )
 
 
 def geometries(protocol: Protocol, members: Sequence[Member]) -> dict[str, list[Geometry]]:

@@ -77,6 +77,9 @@ def find_cohorts(
     datasets = (protocol.source, *protocol.external)
     phantoms = {d.seed: steps.phantom_job(d.seed) for d in datasets if d.loader == "phantom"}
     if phantoms:
+        # Their images and tables are read as if they were somebody's own.
+        for job in phantoms.values():
+            store.set_aside_if_damaged(job.tasks[0])
         stop_on_failure(engine, list(phantoms.values()))
     cohorts = []
     for dataset in datasets:
@@ -307,6 +310,11 @@ def decode(
         steps.decode_job(found.cohort, found.hashes, geometries[name], threads)
         for name, found in files.items()
     ]
+    for name, found in files.items():
+        # What is read whole, beside the packs' many bytes.
+        store.set_aside_if_damaged(steps.index_task(found.hashes))
+        if steps.THUMBNAIL in geometries[name]:
+            store.set_aside_if_damaged(steps.pack_task(found.hashes, steps.THUMBNAIL))
     stop_on_failure(engine, jobs)
     tables, positions, messages = [], {}, {}
     for name, found in files.items():

@@ -1,12 +1,16 @@
 """What a training leaves on the disk so that it can go on after a stop."""
 
+import logging
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+_logger = logging.getLogger("sonobench")
 
 _FILE = "epochs.pt"
 
@@ -41,8 +45,19 @@ class SavedEpochs:
 
 
 def read_saved(folder: Path, device: torch.device) -> SavedEpochs | None:
-    """What was kept in a folder, on a device; None where nothing was."""
+    """What was kept in a folder, on a device; None where nothing was, or what was is damaged."""
     file = folder / _FILE
     if not file.is_file():
         return None
-    return SavedEpochs(**torch.load(file, map_location=device, weights_only=True))
+    try:
+        with zipfile.ZipFile(file) as parts:
+            if (part := parts.testzip()) is not None:
+                raise ValueError(f"its part {part} does not have its checksum")
+        return SavedEpochs(**torch.load(file, map_location=device, weights_only=True))
+    except MemoryError:
+        raise
+    # Damaged files make the reader raise nearly anything; the training begins anew all the same.
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        _logger.warning("%s is damaged (%s); the training begins anew", file, reason[:200])
+        return None

@@ -195,6 +195,11 @@ class Display:
         self._forget(job)
         _logger.warning("%s: lost, it is tried again: %s", job.name, failure.error)
 
+    def spoilt(self, job: Job) -> None:
+        """Tell that a job is to be tried again, after what it needs, which was damaged."""
+        self._forget(job)
+        _logger.warning("%s: what it needs was damaged, and is made anew before it", job.name)
+
     def _forget(self, job: Job) -> _Running | None:
         with self._lock:
             running = self._running.pop(job.name, None)

@@ -19,6 +19,8 @@ _logger = logging.getLogger("sonobench")
 
 # Seconds until a job that another process holds is looked at again.
 _RETRY = 0.2
+# How often a run makes anew what it finds damaged, at most.
+_REPAIRS = 5
 
 
 class EngineError(Exception):
@@ -59,7 +61,8 @@ class Engine(ABC):
         """Make what is missing of `jobs`, in the order that their needs ask for.
 
         A job that fails does not stop the others; those without what they need are skipped. A
-        job that another process is making is waited for, after the others.
+        job that another process is making is waited for, after the others. What a job finds
+        damaged of what these jobs make is made anew at the end, and then the job.
 
         Returns:
             The jobs that failed or were skipped; none when everything is in the store.
@@ -74,16 +77,33 @@ class Engine(ABC):
         with Display(len(jobs)) as display, _safe_path():
             try:
                 with self._pool(display) as pool:
-                    drive(plan, pool, display, self.store)
+                    failures = self._drive(plan, len(jobs), pool, display)
             finally:
                 self.store.remove_leftovers()
-            failed = len(plan.failures)
+            failed = len(failures)
             made = len(jobs) - plan.present - failed
             _logger.info(
                 f"{len(jobs):,} jobs: {plan.present:,} were done before, {made:,} done now, "
                 f"{failed:,} failed or skipped"
             )
-        return list(plan.failures.values())
+        return list(failures.values())
+
+    def _drive(self, plan: Plan, count: int, pool: Pool, display: Display) -> dict[str, Failure]:
+        """Take a plan through a pool; what is found damaged on the way is made anew."""
+        drive(plan, pool, display, self.store)
+        failures = plan.failures
+        # Of jobs that need each other's artefacts one is found after the other. A disk that spoils
+        # whatever is written to it must not keep a run for ever.
+        for _ in range(_REPAIRS):
+            if not (again := plan.to_run_again()):
+                break
+            plan = Plan(again, self.store)
+            plan.ended = count - len(again)
+            drive(plan, pool, display, self.store)
+            names = {job.name for job in again}
+            failures = {name: one for name, one in failures.items() if name not in names}
+            failures |= plan.failures
+        return failures
 
     @abstractmethod
     def _pool(self, display: Display) -> AbstractContextManager[Pool]:
@@ -148,9 +168,14 @@ def drive(plan: Plan, pool: Pool, display: Display, store: Store) -> None:
     tries: Counter[str] = Counter()
 
     def end(job: Job, failure: Failure | None = None) -> None:
-        display.end(job, failure)
         if failure is not None:
             store.record_failure(job.tasks, failure.error)
+            # Where the job ran, what it needs may have been found damaged.
+            store.look_again(job.needs)
+        if failure is not None and plan.makers_of_lost(job):
+            display.spoilt(job)
+        else:
+            display.end(job, failure)
         plan.end(job, failure)
 
     while True:

@@ -107,25 +107,14 @@ def attempt(job: Job, store: Store, report: Report) -> Outcome:
                 return Outcome(claimed_elsewhere=True)
             # Another process may have made some between the look and the claim.
             missing = [task for task in missing if not store.has(task)]
-            share = _make(job, missing, store, report) if missing else None
+            with store.naming_damage(job.needs):
+                share = _make(job, missing, store, report) if missing else None
     except Exception as error:
         # Errors of this package are sentences for people; of others the type says something too.
         ours = type(error).__module__.split(".")[0] == "sonobench"
         text = str(error) if ours else "".join(traceback.format_exception_only(error)).strip()
-        trace = traceback.format_exc()
-        if not ours and (damaged := _damaged(job, store)):
-            text = f"what it needs was damaged, and is made anew by the next run: {damaged}"
-        return Outcome(Failure(job.name, text, trace))
+        return Outcome(Failure(job.name, text, traceback.format_exc()))
     return Outcome(device_share=share)
-
-
-def _damaged(job: Job, store: Store) -> str:
-    """What a job could not read because it is not as it was written, which is moved aside."""
-    found = []
-    for need in job.needs:
-        if (trouble := store.set_aside_if_damaged(need)) is not None:
-            found.append(f"{need.kind} {need.key[:12]} ({trouble})")
-    return ", ".join(found)
 
 
 def _make(job: Job, missing: Sequence[Task], store: Store, report: Report) -> float | None:

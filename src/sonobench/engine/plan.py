@@ -28,6 +28,7 @@ class Plan:
         self.present = 0
         self.ended = 0
         self._store = store
+        self._lost: dict[str, set[str]] = {}
         self._jobs: dict[str, Job] = {}
         self._makers: dict[Task, str] = {}
         for job in jobs:
@@ -79,8 +80,21 @@ class Plan:
         """Say that a job has ended, and how."""
         if failure is not None:
             self.failures[job.name] = failure
+            if makers := self.makers_of_lost(job):
+                self._lost[job.name] = makers
         self.ended += 1
         self._order.done(job.name)
+
+    def makers_of_lost(self, job: Job) -> set[str]:
+        """Jobs of this plan that did make what a job needs, where it is gone: it was damaged."""
+        gone = [need for need in job.needs if need in self._makers and not self._store.has(need)]
+        return {self._makers[need] for need in gone} - self.failures.keys()
+
+    def to_run_again(self) -> list[Job]:
+        """Jobs that failed for want of what was damaged, those that make it, and those skipped."""
+        again = set(self._lost).union(*self._lost.values())
+        again |= {name for name, each in self.failures.items() if each.because_of in again}
+        return [job for job in self._jobs.values() if job.name in again]
 
     def _skipped(self, job: Job, need: Task) -> Failure:
         maker = self._makers.get(need)

@@ -162,7 +162,7 @@ class Store:
     def failure(self, task: Task | TaskName) -> str | None:
         """Why the last attempt at a task failed; None where there was none or it has been made."""
         try:
-            return self._own("failures", task).read_text(encoding="utf-8")
+            return self._own("failures", task).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return None
 
@@ -194,10 +194,12 @@ class Store:
         aside = self.root / "damaged" / name
         try:
             aside.parent.mkdir(exist_ok=True)
-            place.rename(aside)
-        except FileNotFoundError:
-            # Another process has moved it.
-            return
+            with self._alone_with_damage():
+                # Another process may have moved it, and made a whole one.
+                if not place.exists() or trouble_of(place, read=True) is None:
+                    self._present.discard(place.name)
+                    return
+                place.rename(aside)
         except OSError as error:
             raise StoreError(
                 f"{place} is damaged ({trouble}) and cannot be moved aside: {error.strerror}"
@@ -212,6 +214,31 @@ class Store:
         if trouble is not None:
             self.set_aside(place, trouble)
         return trouble
+
+    @contextmanager
+    def naming_damage(self, tasks: Iterable[Task]) -> Iterator[None]:
+        """If the block fails, say which of the artefacts that it reads are damaged, if any are.
+
+        Raises:
+            ArtefactMissing: in place of the block's error, after the damaged ones are set aside.
+        """
+        try:
+            yield
+        except Exception as error:
+            damaged = []
+            for task in tasks:
+                if (trouble := self.set_aside_if_damaged(task)) is not None:
+                    damaged.append(f"{task} ({trouble})")
+            if damaged:
+                raise ArtefactMissing(
+                    "what it needs was damaged, and is made anew by the next run: "
+                    + ", ".join(damaged)
+                ) from error
+            raise
+
+    def look_again(self, tasks: Iterable[Task]) -> None:
+        """Forget that artefacts were there: another process may have set them aside since."""
+        self._present.difference_update(task.key for task in tasks)
 
     def remove_leftovers(self) -> None:
         """Remove what processes of this host, now dead, have left unfinished."""
@@ -286,15 +313,18 @@ class Store:
 
     def remove_damaged(self, place: Path) -> None:
         """Remove an artefact from its place if it is damaged."""
-        # Without the lock, one that was found damaged could by now be replaced by a whole one.
-        (self.root / "claims").mkdir(exist_ok=True)
         (self.root / "aside").mkdir(exist_ok=True)
-        with FileLock(self.root / "claims" / "damaged.lock"):
+        with self._alone_with_damage():
             if place.exists() and trouble_of(place, read=False) is not None:
                 aside = self._aside("damaged")
                 place.rename(aside)
                 shutil.rmtree(aside, ignore_errors=True)
                 _logger.warning("removed the damaged artefact %s", place)
+
+    def _alone_with_damage(self) -> FileLock:
+        """Without it, one that was found damaged could by now be replaced by a whole one."""
+        (self.root / "claims").mkdir(exist_ok=True)
+        return FileLock(self.root / "claims" / "damaged.lock")
 
     @contextmanager
     def _hold(self, file: Path, *, wait: bool = False) -> Iterator[bool]:

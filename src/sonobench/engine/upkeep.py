@@ -58,7 +58,7 @@ def usage(store: Store) -> list[Usage]:
         sizes.setdefault(name.kind, []).append(size_of(folder))
     found = [Usage(kind, len(each), sum(each)) for kind, each in sizes.items()]
     found.sort(key=lambda one: -one.size)
-    for own in ("aside", "scratch"):
+    for own in ("aside", "scratch", "damaged"):
         entries = [path for path in store.root.glob(f"{own}/*") if path.is_dir()]
         if entries:
             found.append(Usage(own, len(entries), sum(map(size_of, entries))))
@@ -92,6 +92,8 @@ def garbage(store: Store, kept: Collection[TaskName] | None) -> Iterator[Garbage
                 yield Garbage(path, "its task was made since", size_of(path), name)
             elif kept is not None and name not in kept:
                 yield Garbage(path, "of no run that is kept", size_of(path), name)
+    for path in sorted(store.root.glob("damaged/*")):
+        yield Garbage(path, "damaged, and set aside to be looked at", size_of(path))
     for path in sorted(store.root.glob("aside/*")):
         if path.is_dir() and not path.name.startswith(f"{socket.gethostname()}~"):
             newest = max([path, *path.rglob("*")], key=lambda one: one.stat().st_mtime)

@@ -96,8 +96,8 @@ def _named(path: Path, what: str) -> Iterator[None]:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
         first = (reason.strip() or type(error).__name__).splitlines()[0]
         raise TableError(
-            f"{path}: cannot be read as {what} ({first[:200]}); have it made again, a file of a run "
-            "by the same `sonobench run`"
+            f"{path}: cannot be read as {what} ({first[:200]}); have it made again, a file of a "
+            "run by the same `sonobench run`"
         ) from error
 
 
