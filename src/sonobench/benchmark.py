@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from sonobench import steps
 from sonobench.diagnostics import write_diagnostics
-from sonobench.encoders import file_sha256, lacks
+from sonobench.encoders import lacks
 from sonobench.engine import (
     ArtefactMissing,
     Engine,
@@ -328,17 +328,12 @@ class Plan:
                 name: {
                     "images": len(rows),
                     "fingerprint": steps.digest(sorted(rows["pixel_sha256"])),
-                    "metadata_sha256": file_sha256(files[str(name)].cohort.metadata),
+                    "metadata_sha256": files[str(name)].cohort.metadata_sha256,
                 }
                 for name, rows in data.samples.groupby("dataset", sort=False)
             },
             "joined_subjects": data.audit["near_duplicates"]["joined_subjects"],
         }
-        tasks = [
-            *(t for a in adapted.values() for t in (*a.parts, *a.trials, *a.features)),
-            *curve.values(),
-            *certificates.values(),
-        ]
         with writing_alone(out):
             # Again: it may have been deleted, or another run have taken it, meanwhile.
             self.take_folder()

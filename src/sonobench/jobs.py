@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sonobench import steps
-from sonobench.encoders import EncoderSpec, file_sha256
+from sonobench.encoders import EncoderSpec
 from sonobench.engine import Job, Resources, Task
 from sonobench.members import Member
 from sonobench.preparation import Data
@@ -38,7 +38,7 @@ def plan_jobs(
             read = steps.given_embeddings_job(
                 member.entry.label,
                 member.embeddings,
-                file_sha256(member.embeddings),
+                member.embeddings_sha256,
                 data.samples,
             )
             jobs.append(read)

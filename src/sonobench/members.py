@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from sonobench.encoders import EncoderError, EncoderSpec, WeightsMissing, resolve
+from sonobench.encoders import EncoderError, EncoderSpec, WeightsMissing, file_sha256, resolve
 from sonobench.images import Geometry
 from sonobench.protocol import EncoderEntry, Protocol, Training
 
@@ -13,11 +13,19 @@ _logger = logging.getLogger("sonobench")
 
 @dataclass(frozen=True)
 class Member:
-    """An encoder that takes part: its specs (one a seed for a random twin), or its embeddings."""
+    """An encoder that takes part: its specs (one a seed for a random twin), or its embeddings.
+
+    Attributes:
+        entry: of the protocol.
+        specs: of the encoder; none of given embeddings.
+        embeddings: the file with given ones.
+        embeddings_sha256: of that file when the run began, which whoever reads it compares.
+    """
 
     entry: EncoderEntry
     specs: tuple[EncoderSpec, ...] = ()
     embeddings: Path | None = None
+    embeddings_sha256: str = ""
 
     @property
     def geometry(self) -> Geometry | None:
@@ -53,7 +61,7 @@ def find_encoders(protocol: Protocol, data_root: Path) -> tuple[list[Member], li
             file = data_root / entry.embeddings
             if not file.is_file():
                 raise EncoderError(f"{entry.label}: embeddings {file} are not there")
-            members.append(Member(entry, embeddings=file))
+            members.append(Member(entry, embeddings=file, embeddings_sha256=file_sha256(file)))
             continue
         random = str(entry.name).startswith("random:")
         try:

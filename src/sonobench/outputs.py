@@ -18,7 +18,6 @@ import torch
 from filelock import FileLock, Timeout
 
 from sonobench import steps
-from sonobench.encoders import file_sha256
 from sonobench.engine import Store, Task
 from sonobench.members import Member
 from sonobench.preparation import Data
@@ -117,8 +116,8 @@ def encoder_record(member: Member) -> dict[str, Any]:
     if not member.specs:
         file = member.embeddings
         assert file is not None
-        record = {"embeddings": file.name, "sha256": file_sha256(file), "verified": False}
-        return {"label": member.entry.label, **record}
+        record = {"embeddings": file.name, "sha256": member.embeddings_sha256}
+        return {"label": member.entry.label, **record, "verified": False}
     card = member.specs[0].card
     return {
         "label": member.entry.label,

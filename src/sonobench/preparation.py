@@ -303,7 +303,8 @@ def decode(
         in its packs, by name; `left_out` with messages of what does not decode.
 
     Raises:
-        DatasetError: images cannot be read and `unreadable` is stop.
+        DatasetError: images cannot be read and `unreadable` is stop, or the metadata have changed
+            since they were read.
     """
     threads = max(1, os.cpu_count() or 1)
     jobs = [
@@ -328,7 +329,18 @@ def decode(
         known = cohort.samples.drop(columns="file", errors="ignore")
         tables.append(pd.concat([known, facts], axis=1)[readable])
         positions[name] = np.flatnonzero(readable)
+        _refuse_changed(cohort)
     return pd.concat(tables, ignore_index=True), positions, messages
+
+
+def _refuse_changed(cohort: Cohort) -> None:
+    """Images are read after their metadata: together they must be one state of the dataset."""
+    try:
+        found = file_sha256(cohort.metadata)
+    except OSError:
+        found = "none"
+    if found != cohort.metadata_sha256:
+        raise DatasetError(f"{cohort.metadata} has changed since the run began; start it again")
 
 
 def stop_on_failure(engine: LocalEngine, jobs: Sequence[Job]) -> None:

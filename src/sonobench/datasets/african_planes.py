@@ -65,4 +65,5 @@ def load(name: str, folder: Path) -> Cohort:
                 "row": row,
             }
         )
-    return Cohort(name, folder, metadata, samples_of(rows, problems), ARCHIVE.images)
+    samples = samples_of(rows, problems)
+    return Cohort(name, folder, metadata, samples, ARCHIVE.images, metadata_sha256=problems.sha256)

@@ -26,6 +26,8 @@ class Cohort:
         look_alike: patient ids that are probably one patient's, spelled in several ways, a group
             each (`sonobench.tables.look_alike`); `load_cohort` finds them.
         impersonal: further columns that tell nothing of a person, and may stand beside pseudonyms.
+        metadata_sha256: of the bytes of the metadata file that were read; if empty, `load_cohort`
+            takes those that are there.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Cohort:
     published_images: int | None = None
     look_alike: tuple[tuple[str, ...], ...] = ()
     impersonal: tuple[str, ...] = ()
+    metadata_sha256: str = ""
 
     def files(self) -> list[Path]:
         """Image files, in the order of the samples."""

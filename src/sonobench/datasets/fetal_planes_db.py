@@ -76,4 +76,12 @@ def load(name: str, folder: Path) -> Cohort:
             }
         )
     samples = samples_of(rows, problems)
-    return Cohort(name, folder, metadata, samples, ARCHIVE.images, impersonal=("brain_plane",))
+    return Cohort(
+        name,
+        folder,
+        metadata,
+        samples,
+        ARCHIVE.images,
+        impersonal=("brain_plane",),
+        metadata_sha256=problems.sha256,
+    )

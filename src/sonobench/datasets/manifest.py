@@ -38,7 +38,8 @@ def load(name: str, file: Path) -> Cohort:
             split that is neither train nor test, no rows.
     """
     rows, problems = read(name, file)
-    return Cohort(name, file.parent, file, samples_of(rows, problems))
+    samples = samples_of(rows, problems)
+    return Cohort(name, file.parent, file, samples, metadata_sha256=problems.sha256)
 
 
 def read(name: str, file: Path) -> tuple[list[dict[str, Any]], Problems]:

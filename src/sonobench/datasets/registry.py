@@ -48,7 +48,12 @@ def load_cohort(dataset: Dataset, data_root: Path, phantom: Path | None = None) 
     # A loader that an installed package brings may have spelled them otherwise.
     named = {column: cohort.samples[column].map(normalized) for column in _TEXTS}
     alike = tuple(map(tuple, look_alike(named["patient_id"].unique())))
-    cohort = replace(cohort, samples=cohort.samples.assign(**named), look_alike=alike)
+    cohort = replace(
+        cohort,
+        samples=cohort.samples.assign(**named),
+        look_alike=alike,
+        metadata_sha256=cohort.metadata_sha256 or _sha256(cohort.metadata),
+    )
     repeated = cohort.samples[cohort.samples.duplicated("image_id")]
     if len(repeated):
         first = repeated.iloc[0]
@@ -84,7 +89,6 @@ class Here:
 def here_of(archive: Archive, data_root: Path) -> Here:
     """Compare what is here with what was published."""
     folder = data_root / archive.folder
-    metadata_file = folder / archive.metadata
     if not folder.exists():
         return Here(0, (f"not here: sonobench data fetch {archive.name}",))
     try:
@@ -95,7 +99,7 @@ def here_of(archive: Archive, data_root: Path) -> Here:
     images, patients = len(cohort.samples), cohort.samples["patient_id"].nunique()
     if (images, patients) != (archive.images, archive.patients):
         remarks.append(f"{archive.metadata} has {images:,} images of {patients:,} patients")
-    if hashlib.sha256(metadata_file.read_bytes()).hexdigest() != archive.metadata_sha256:
+    if cohort.metadata_sha256 != archive.metadata_sha256:
         remarks.append(f"{archive.metadata} is not byte for byte the published file")
     there = sum(file.is_file() for file in cohort.files())
     if there == 0:
@@ -127,6 +131,13 @@ def _load(dataset: Dataset, data_root: Path, phantom: Path | None) -> Cohort:
             f"found {type(cohort).__name__}"
         )
     return cohort
+
+
+def _sha256(metadata_file: Path) -> str:
+    try:
+        return hashlib.sha256(metadata_file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DatasetError(f"{metadata_file}: cannot be read ({error.strerror})") from None
 
 
 def _refuse_gaps(cohort: Cohort, loader: str) -> None:

@@ -1,9 +1,11 @@
 """The strict reading of delimited metadata files: everything that is wrong, with its row."""
 
 import csv
+import hashlib
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO, TextIOWrapper
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
@@ -20,10 +22,16 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Problems:
-    """What is wrong in one file: gathered, so that all of it is said at once."""
+    """What is wrong in one file: gathered, so that all of it is said at once.
+
+    Attributes:
+        file: which.
+        sha256: of its bytes, once `read_rows` has read them.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self.sha256 = ""
         self.messages: list[str] = []
 
     def add(self, row: int, message: str) -> None:
@@ -77,10 +85,12 @@ def read_rows(
     """
     file = problems.file
     try:
-        text = file.open(encoding="utf-8-sig", newline="")
+        # Once and whole, so that what is hashed is what is read.
+        content = file.read_bytes()
     except OSError as error:
         raise DatasetError(f"{file}: cannot be read ({error.strerror})") from None
-    with text:
+    problems.sha256 = hashlib.sha256(content).hexdigest()
+    with TextIOWrapper(BytesIO(content), encoding="utf-8-sig", newline="") as text:
         reader = csv.reader(text, delimiter=delimiter, strict=True)
         try:
             header = [normalized(name) for name in next(reader, [])]

@@ -1,6 +1,5 @@
 """From an archive to a dataset in the data root: checked, and there as a whole or not at all."""
 
-import hashlib
 import io
 import lzma
 import shutil
@@ -161,7 +160,7 @@ def _check(cohort: Cohort, archive: Archive, file: Path) -> None:
             f"{archive.images:,} of {archive.patients:,}; it is not {archive.file} of "
             f"https://doi.org/{archive.doi}"
         )
-    found = hashlib.sha256(cohort.metadata.read_bytes()).hexdigest()
+    found = cohort.metadata_sha256
     if found != archive.metadata_sha256:
         raise DatasetError(
             f"{file}: {archive.metadata} in it has SHA-256 {found}, published is "
