@@ -227,3 +227,13 @@ def test_an_engine_that_cannot_start_is_refused(
     code, shown = call("run", write_protocol(), "--out", tmp_path / "run", *options)
     assert code == 2
     assert message in shown
+
+
+def test_what_was_set_aside_as_damaged_is_counted_and_can_go(run: Path) -> None:
+    (artefact(run, TASKS[1]) / "content").write_bytes(b"1")
+    assert call("store", "verify", run)[0] == 1
+    assert "damaged" in call("store", "du", run)[1]
+    assert "damaged, and set aside to be looked at" in call("store", "gc", run)[1]
+    assert list((run / "store" / "damaged").iterdir())
+    call("store", "gc", run, "--delete")
+    assert not list((run / "store" / "damaged").iterdir())

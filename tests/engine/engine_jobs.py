@@ -71,6 +71,22 @@ def read_numbers(tasks: Sequence[Task], store: Store, progress: Progress, *, nee
     make(tasks, store, progress, calls=store.root / "calls")
 
 
+def read_name(tasks: Sequence[Task], store: Store, progress: Progress, *, need: Task) -> None:
+    """Read an artefact whose content is known, and make one."""
+    name = (store.folder(need) / "name.txt").read_text()
+    if name != need.settings["name"]:
+        raise ValueError(f"{name!r} is not what was written")
+    make(tasks, store, progress, calls=store.root.parent / "calls")
+
+
+def make_what_is_spoilt(tasks: Sequence[Task], store: Store, progress: Progress) -> None:
+    """What is written is lost as soon as it is there."""
+    for each in tasks:
+        with store.write(each) as folder:
+            (folder / "name.txt").write_text("a")
+        (store.folder(each) / "name.txt").write_bytes(bytes(1))
+
+
 def make_first_then_fail(tasks: Sequence[Task], store: Store, progress: Progress) -> None:
     with store.write(tasks[0]) as folder:
         (folder / "name.txt").write_text("first")

@@ -107,6 +107,39 @@ def test_a_job_that_cannot_read_what_it_needs_says_that_it_is_damaged(
     assert not Store(store.root).has(need)
 
 
+def test_what_a_job_finds_damaged_is_made_anew_by_the_same_run(
+    engine: LocalEngine, store: Store, calls: Path
+) -> None:
+    need, middle = task("a"), task("b")
+    jobs = [
+        job("maker", "a", calls=calls),
+        Job("middle", (middle,), partial(engine_jobs.read_name, need=need), needs=(need,)),
+        Job("reader", (task("c"),), partial(engine_jobs.read_name, need=middle), needs=(middle,)),
+        job("skipped", "d", calls=calls, needs=(task("c"),)),
+    ]
+    assert engine.run(jobs[:2]) == []
+    calls.unlink()
+    # Both of the same size: the reader finds one, and whoever makes that anew the other.
+    for each in (need, middle):
+        (store.folder(each) / "name.txt").write_bytes(bytes(1))
+    assert engine.run(jobs) == []
+    assert [text(store, each) for each in "abcd"] == ["a", "b", "c", "d"]
+    assert sorted(lines(calls)) == ["a", "b", "c", "d"]
+    assert not list(store.damaged())
+    assert len(list(store.root.glob("damaged/*"))) == 2
+
+
+def test_what_is_damaged_again_and_again_ends_as_a_failure(engine: LocalEngine) -> None:
+    need = task("a")
+    jobs = [
+        Job("maker", (need,), engine_jobs.make_what_is_spoilt),
+        Job("reader", (task("b"),), partial(engine_jobs.read_name, need=need), needs=(need,)),
+    ]
+    (failure,) = engine.run(jobs)
+    assert failure.job == "reader"
+    assert "what it needs was damaged, and is made anew by the next run: text " in failure.error
+
+
 def test_needs_that_are_there_already_need_no_job(
     engine: LocalEngine, store: Store, calls: Path
 ) -> None:

@@ -77,7 +77,7 @@ class Engine(ABC):
         with Display(len(jobs)) as display, _safe_path():
             try:
                 with self._pool(display) as pool:
-                    failures = self._drive(plan, len(jobs), pool, display)
+                    failures = self._drive(jobs, plan, pool, display)
             finally:
                 self.store.remove_leftovers()
             failed = len(failures)
@@ -88,8 +88,10 @@ class Engine(ABC):
             )
         return list(failures.values())
 
-    def _drive(self, plan: Plan, count: int, pool: Pool, display: Display) -> dict[str, Failure]:
-        """Take a plan through a pool; what is found damaged on the way is made anew."""
+    def _drive(
+        self, jobs: Sequence[Job], plan: Plan, pool: Pool, display: Display
+    ) -> dict[str, Failure]:
+        """Take jobs by their plan through a pool; what is found damaged meanwhile is made anew."""
         drive(plan, pool, display, self.store)
         failures = plan.failures
         # Of jobs that need each other's artefacts one is found after the other. A disk that spoils
@@ -97,11 +99,12 @@ class Engine(ABC):
         for _ in range(_REPAIRS):
             if not (again := plan.to_run_again()):
                 break
-            plan = Plan(again, self.store)
-            plan.ended = count - len(again)
+            # Not those that failed for another reason: they would do so again.
+            failures = {name: one for name, one in failures.items() if name not in again}
+            left = [job for job in jobs if job.name not in failures]
+            plan = Plan(left, self.store)
+            plan.ended = len(failures)
             drive(plan, pool, display, self.store)
-            names = {job.name for job in again}
-            failures = {name: one for name, one in failures.items() if name not in names}
             failures |= plan.failures
         return failures
 

@@ -90,11 +90,10 @@ class Plan:
         gone = [need for need in job.needs if need in self._makers and not self._store.has(need)]
         return {self._makers[need] for need in gone} - self.failures.keys()
 
-    def to_run_again(self) -> list[Job]:
+    def to_run_again(self) -> set[str]:
         """Jobs that failed for want of what was damaged, those that make it, and those skipped."""
         again = set(self._lost).union(*self._lost.values())
-        again |= {name for name, each in self.failures.items() if each.because_of in again}
-        return [job for job in self._jobs.values() if job.name in again]
+        return again | {name for name, each in self.failures.items() if each.because_of in again}
 
     def _skipped(self, job: Job, need: Task) -> Failure:
         maker = self._makers.get(need)
