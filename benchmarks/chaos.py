@@ -1,9 +1,13 @@
 """Kill what runs, at random and again and again: is anything lost, half-written or made twice?
 
 Rounds of a run of short tasks, each on a fresh store. A round is interrupted at random points: the
-driver or one of its workers is killed with SIGKILL, an artefact is cut short, the disk fills up, a
-machine of a Ray cluster is lost. Then it is resumed, until it ends well. Every task writes a line
-when it begins and one when its artefact is published, so that executions can be counted.
+driver or one of its workers is killed with SIGKILL, a worker is stopped for a while (SIGSTOP,
+SIGCONT), an artefact is zeroed while it may be read, one is cut short, the disk fills up, a machine
+of a Ray cluster is lost. Then it is resumed, until it ends well; what nothing has read is verified
+at the end. Every task writes a line when it begins and one when its artefact is published, so that
+executions can be counted.
+
+Then rounds of a whole run, beside which another protocol of the same name is started in its folder.
 """
 
 import hashlib
@@ -24,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from sonobench.engine import Engine, Job, LocalEngine, Progress, RayEngine, Store, Task
 
@@ -53,7 +58,7 @@ def work(
         _append(log, f"begin {name}")
         seed = hashlib.sha256(name.encode())
         for need in needs:
-            seed.update((store.folder(need) / "numbers.npy").read_bytes())
+            seed.update(np.load(store.folder(need) / "numbers.npy").tobytes())
         numbers = np.random.default_rng(list(seed.digest())).standard_normal((64, 64))
         end = time.monotonic() + seconds
         with store.write(each) as folder:
@@ -157,24 +162,34 @@ class _Round:
                     left -= 1
             ended = driver.wait()
             self.check()
-            if ended == 0:
+            if ended == 0 and not self.set_aside_damaged():
                 return
             if left and self.chance.random() < 0.3:
                 self.cut_an_artefact()
 
     def interrupt(self, driver: subprocess.Popen[bytes]) -> bool:
-        kinds = ["driver", "worker", "worker"] + ["disk full"] * self.disk
+        kinds = ["driver", "worker", "worker", "worker stopped", "artefact zeroed"]
+        kinds += ["disk full"] * self.disk
         kinds += ["machine", "machine"] * (self.cluster is not None)
         kind = self.chance.choice(kinds)
         if kind == "driver":
             driver.kill()
             driver.wait()
-        elif kind == "worker":
+        elif kind in ("worker", "worker stopped"):
             workers = _ray_workers() if self.cluster else _workers(driver.pid)
             if not workers:
                 return False
+            chosen = self.chance.choice(workers)
             with suppress(ProcessLookupError):
-                os.kill(self.chance.choice(workers), signal.SIGKILL)
+                if kind == "worker":
+                    os.kill(chosen, signal.SIGKILL)
+                else:
+                    os.kill(chosen, signal.SIGSTOP)
+                    time.sleep(self.chance.uniform(0, 10 * self.seconds))
+                    os.kill(chosen, signal.SIGCONT)
+        elif kind == "artefact zeroed":
+            if not self.zero_an_artefact():
+                return False
         elif kind == "disk full":
             ballast = self.folder / "disk" / "ballast"
             with suppress(OSError), ballast.open("wb") as file:
@@ -195,11 +210,38 @@ class _Round:
         folders = [folder for _, folder in Store(self.root).artefacts()]
         if folders:
             folder = self.chance.choice(folders)
+            self.tell_damage(folder)
             os.truncate(folder / "numbers.npy", 100)
-            self.cut.add(folder.name)
             self.figures.interruptions["artefact cut short"] += 1
-            name = next(name for name in self.names() if task(name).key == folder.name)
-            _append(self.log, f"cut {name}")
+
+    def zero_an_artefact(self) -> bool:
+        """Zero a file of a published artefact, of which readers see the old content or the new."""
+        files = sorted(self.root.glob("chaos/??/*/*.npy"))
+        if not files:
+            return False
+        file = self.chance.choice(files)
+        self.tell_damage(file.parent)
+        # It may be set aside at this moment, and the disk be full.
+        with suppress(OSError):
+            zeros = self.folder / "disk" / "zeros"
+            zeros.write_bytes(bytes(file.stat().st_size))
+            zeros.replace(file)
+            return True
+        return False
+
+    def tell_damage(self, folder: Path) -> None:
+        """Write down, beforehand, that an artefact is made anew for good reason."""
+        self.cut.add(folder.name)
+        name = next(name for name in self.names() if task(name).key == folder.name)
+        _append(self.log, f"cut {name}")
+
+    def set_aside_damaged(self) -> bool:
+        """As `sonobench store verify` does; whether there was something."""
+        store = Store(self.root)
+        damaged = list(store.damaged())
+        for place, trouble in damaged:
+            store.set_aside(place, trouble)
+        return bool(damaged)
 
     def names(self) -> list[str]:
         made = jobs(self.log, self.width, self.seconds)
@@ -327,6 +369,90 @@ def torment(
     return figures
 
 
+# ── two protocols in one folder ──────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class FolderFigures:
+    """What became of runs in whose folder another protocol was started."""
+
+    rounds: int = 0
+    killed: int = 0
+    started_beside: int = 0
+    refused: int = 0
+    different: int = 0
+
+
+def torment_folder(folder: Path, rounds: int, *, seed: int = 0) -> FolderFigures:
+    """Whole runs, killed at random, beside each of which another protocol is started.
+
+    Args:
+        folder: for images, protocols and runs.
+        rounds: how many runs.
+        seed: of the images, and of when what is done.
+    """
+    chance, figures = random.Random(seed), FolderFigures()
+    _write_hospital(folder, seed)
+    _command(folder, "mine.yaml", "calm").wait()
+    expected = _tables(folder / "calm")
+    for number in range(rounds):
+        figures.rounds += 1
+        out = folder / f"run-{number}"
+        mine = _command(folder, "mine.yaml", out.name)
+        while not (out / "protocol.yaml").exists() and mine.poll() is None:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 2))
+        other = _command(folder, "other.yaml", out.name)
+        figures.started_beside += 1
+        if chance.random() < 0.5:
+            time.sleep(chance.uniform(0, 4))
+            figures.killed += mine.poll() is None
+            mine.kill()
+        figures.refused += other.wait() == 2
+        mine.wait()
+        ended = _command(folder, "mine.yaml", out.name).wait()
+        figures.different += ended != 0 or _tables(out) != expected
+        shutil.rmtree(out)
+    return figures
+
+
+def _write_hospital(folder: Path, seed: int) -> None:
+    """Images of twelve patients, and two protocols of one name that divide them otherwise."""
+    rng, rows = np.random.default_rng(seed), []
+    for patient in range(12):
+        for place, label in enumerate(("abdomen", "brain", "femur")):
+            pixels = rng.rayleigh(30, (40, 48))
+            pixels[6 + 10 * place : 12 + 10 * place] += 80
+            file = f"{patient}_{label}.png"
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / file)
+            rows.append(f"{file},{label},p{patient}")
+    (folder / "manifest.csv").write_text("\n".join(["path,label,patient_id", *rows]) + "\n")
+    for name, of_split in (("mine", 0), ("other", 1)):
+        (folder / f"{name}.yaml").write_text(
+            "{name: t, source: {loader: manifest, name: home, path: manifest.csv}, "
+            "classes: [abdomen, brain, femur], encoders: [pixel_stats], "
+            f"split: {{scheme: cross_validation, folds: 3, seed: {of_split}}}, "
+            "evaluation: {bootstrap_draws: 200}}"
+        )
+
+
+def _command(folder: Path, protocol: str, out: str) -> subprocess.Popen[bytes]:
+    program = "from sonobench.cli.main import app; app()"
+    arguments = ["run", protocol, "--out", out, "--workers", "1", "--device", "cpu"]
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        stdout=(folder / "messages").open("ab"),
+        stderr=subprocess.STDOUT,
+        cwd=folder,
+    )
+
+
+def _tables(out: Path) -> dict[str, bytes]:
+    """Content of a run's results and predictions."""
+    files = [*out.glob("*.csv"), *(out / "predictions").glob("*.parquet")]
+    return {file.name: file.read_bytes() for file in files}
+
+
 @contextmanager
 def _ray_cluster() -> Iterator[Any]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -343,7 +469,8 @@ def _ray_cluster() -> Iterator[Any]:
 
 
 def main(*, small: bool = False) -> dict[str, object]:
-    """At least 100 interruptions of local runs, and 20 of runs on a Ray cluster of three nodes."""
+    """At least 110 interruptions of local runs, 20 of runs on a Ray cluster of three nodes, and
+    six runs beside which another protocol is started in their folder."""
     result: dict[str, object] = {}
     for name, count in (("local", 6 if small else 110), ("ray", 0 if small else 20)):
         if not count:
@@ -363,4 +490,8 @@ def main(*, small: bool = False) -> dict[str, object]:
             "all_interruptions": figures.interruptions.total(),
             "seconds": round(time.monotonic() - start, 1),
         }
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        found = vars(torment_folder(Path(folder), 1 if small else 6))
+    result["two protocols"] = {**found, "seconds": round(time.monotonic() - start, 1)}
     return result
