@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from hospitals import CLASSES, PROBED_AND_FINETUNED, run_tiny, write_hospital
@@ -14,8 +15,8 @@ from sonobench import preparation
 from sonobench.benchmark import report
 from sonobench.cli.main import app
 from sonobench.datasets import DatasetError
-from sonobench.engine import ArtefactMissing, Store, TaskName
-from sonobench.protocol import ProtocolError
+from sonobench.engine import ArtefactMissing, LocalEngine, Store, TaskName
+from sonobench.protocol import ProtocolError, load_protocol
 from sonobench.tables import TableError
 
 Damage = Callable[[Path], None]
@@ -159,6 +160,28 @@ def test_damage_while_a_run_goes_on_ends_it_with_a_sentence(
     (said,) = again(calm, run)
     assert said.startswith("what it needs was damaged, and is made anew by the next run: linear_")
     assert tables_of(run) == tables_of(calm / "run")
+
+
+def test_synthetic_images_that_are_damaged_are_drawn_anew(
+    calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Fewer than are drawn for the demo, and sooner there.
+    draw = "sonobench.steps.cohorts.write_phantom"
+    monkeypatch.setattr(draw, lambda folder, **_: write_hospital(folder / "home"))
+    source = {"loader": "phantom", "name": "drawn", "cohort": "home"}
+    protocol = load_protocol(calm / "protocol.yaml", [f"source={source}"])
+    store = Store(tmp_path)
+
+    def found() -> pd.DataFrame:
+        (cohort,) = preparation.find_cohorts(protocol, tmp_path, LocalEngine(store, 1), store)
+        assert all(file.read_bytes().startswith(b"\x89PNG") for file in cohort.files())
+        return cohort.samples
+
+    whole = found()
+    for name in ("manifest.csv", "images/000_*.png"):
+        (file, *_) = tmp_path.glob(f"phantom/*/*/home/{name}")
+        zeroed(file)
+        pd.testing.assert_frame_equal(found(), whole)
 
 
 def test_a_training_goes_on_without_the_epochs_that_were_damaged(calm: Path, run: Path) -> None:
