@@ -1,5 +1,6 @@
 """`sonobench evaluate FILE`: predictions made elsewhere, and what is wrong with a file."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -518,3 +519,21 @@ def test_a_cross_validation_without_roles_is_told_what_is_missing(tmp_path: Path
     rows = with_classes()
     own_fold = rows["subject_id"].str[1:].astype(int) % 2 == rows["fold"]
     refused(rows[own_fold], tmp_path, "the column role is missing: give these rows the role test")
+
+
+def test_no_name_of_the_file_is_a_formula_in_the_tables_that_are_written(tmp_path: Path) -> None:
+    hostile = "=cmd|' /C calc'!A0"
+    rows = with_logits().replace({"encoder": {"mine": hostile}}).assign(site="@SUM(1+1)")
+    out = evaluated(rows, tmp_path)
+    for file in out.glob("*.csv"):
+        with file.open(newline="") as text:
+            fields = {field for row in csv.reader(text) for field in row}
+        unsafe = {field for field in fields if field[:1] in set("=+-@")}
+        assert all(map(np.isfinite, map(float, unsafe))), file
+        assert f"'{hostile}" in fields or file.name not in ("results.csv", "comparisons.csv")
+    assert hostile in set(pd.read_parquet(out / "results.parquet")["encoder"])
+    # What was defused is taken for what it was.
+    defused = tmp_path / "again"
+    defused.mkdir()
+    again = evaluated(rows.replace({"encoder": {hostile: f"'{hostile}"}}), defused)
+    assert (again / "results.csv").read_bytes() == (out / "results.csv").read_bytes()

@@ -16,7 +16,7 @@ from sonobench.images import Pack
 from sonobench.members import Member
 from sonobench.preparation import Data
 from sonobench.report import Opinions, pictured_images
-from sonobench.tables import PREDICTIONS, read_table, replace_file
+from sonobench.tables import PREDICTIONS, csv_text, read_table, replace_file
 
 # Distinct pictures of a report: half of them at most of tested images, the rest of their nearest
 # training images, and then of others for the map.
@@ -195,4 +195,4 @@ def write_thumbnails(folder: Path, store: Store, data: Data, image_ids: Sequence
         picture.save(folder / file, quality=80, method=6)
         rows.append({"image_id": image_id, "file": file})
     index = pd.DataFrame(rows, columns=["image_id", "file"])
-    replace_file(folder / "index.csv", index.to_csv(index=False).encode())
+    replace_file(folder / "index.csv", csv_text(index).encode())

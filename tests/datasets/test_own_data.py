@@ -1,5 +1,6 @@
 """Own images: a proposed manifest, what is wrong with one, class mapping, loaders of others."""
 
+import csv
 import os
 from pathlib import Path
 
@@ -189,6 +190,29 @@ def test_a_proposal_is_a_manifest_that_is_read_alike(tmp_path: Path) -> None:
     assert cohort.samples["patient_id"].tolist() == ["own/p1", "own/p2"]
     with pytest.raises(DatasetError, match="is there already"):
         proposal.write(tmp_path / "manifest.csv")
+
+
+def test_names_that_are_formulas_are_defused_in_the_manifest_and_read_as_they_are(
+    tmp_path: Path,
+) -> None:
+    names = [
+        "=cmd|' C'!A0/-1+1_1.png",
+        "=cmd|' C'!A0/@p_1.png",
+        "'=twice/+1_1.png",
+        "brain/-7_1.png",
+    ]
+    images(tmp_path, *names)
+    proposal = from_folder(tmp_path).with_patients("([^/]+)_1")
+    proposal.write(tmp_path / "manifest.csv")
+    with (tmp_path / "manifest.csv").open(newline="") as text:
+        fields = [field for row in list(csv.reader(text))[1:] for field in row]
+    # Numbers.
+    assert [field for field in fields if field[:1] in set("=+-@")] == ["+1", "-7"]
+    cohort = load_cohort(Dataset(loader="manifest", name="own", path="manifest.csv"), tmp_path)
+    assert cohort.samples["path"].tolist() == proposal.paths == sorted(names)
+    assert set(cohort.samples["label"]) == {"=cmd|' C'!A0", "'=twice", "brain"}
+    assert set(cohort.samples["patient_id"]) == {"own/-1+1", "own/@p", "own/+1", "own/-7"}
+    assert all(file.is_file() for file in cohort.files())
 
 
 # ── a manifest from somebody's table ─────────────────────────────────────────────────────────────

@@ -1,3 +1,7 @@
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -113,3 +117,41 @@ def test_replacing_a_file_leaves_the_old_one_when_writing_fails(
         replace_file(file, b"new")
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("mask", [0o002, 0o022, 0o027, 0o077])
+def test_a_file_is_written_for_whom_the_umask_says(tmp_path: Path, mask: int) -> None:
+    file = tmp_path / "folder" / "file"
+    for content in (b"new", b"in place of the old"):
+        with umask(mask):
+            replace_file(file, content)
+        assert file.read_bytes() == content
+        assert mode(file) == 0o666 & ~mask
+    assert mode(file.parent) == 0o777 & ~mask
+
+
+def test_folders_below_one_of_a_group_are_of_the_group(tmp_path: Path) -> None:
+    tmp_path.chmod(0o2775)
+    with umask(0o002):
+        replace_file(tmp_path / "a" / "b" / "file", b"")
+    assert [mode(tmp_path / name) for name in ("a", "a/b")] == [0o2775, 0o2775]
+
+
+def test_nothing_is_left_aside_of_a_file_that_cannot_be_put_in_place(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with pytest.raises(OSError, match="file"):
+        replace_file(tmp_path / "file", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -104,7 +104,7 @@ def compare(
     """Set several runs beside each other: does the ranking depend on the recipe?"""
     from sonobench.evaluation import RunTables, compare_runs
     from sonobench.run_tables import evaluation_settings, read_run
-    from sonobench.tables import TableError, replace_file
+    from sonobench.tables import TableError, csv_text, replace_file
 
     with user_errors():
         if len(folders) < 2:
@@ -123,8 +123,7 @@ def compare(
         }
         if out is not None:
             for name, frame in tables.items():
-                text = frame.to_csv(index=False, lineterminator="\n")
-                replace_file(out / f"{name}.csv", text.encode())
+                replace_file(out / f"{name}.csv", csv_text(frame).encode())
         main = {
             "scores": "macro F1 on the images in common, open classes",
             "differences": "paired differences of macro F1, a − b, from the same draws of patients",

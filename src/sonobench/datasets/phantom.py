@@ -4,7 +4,6 @@ Everything can be tried and tested on them without a download. They look like ul
 none: a figure measured on them says nothing about patients.
 """
 
-import csv
 import itertools
 import math
 import os
@@ -20,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sonobench.datasets.phantom_imaging import Beams, Scanner, Setting, acquire, scan_convert
 from sonobench.datasets.phantom_planes import PLANES, Plane, surroundings
 from sonobench.datasets.phantom_tissue import Canvas, Frame, Movement, Patient, Point
+from sonobench.tables import csv_rows
 
 COLUMNS = ("path", "label", "patient_id", "site", "device", "operator", "split")
 LABELS = tuple(PLANES)
@@ -148,10 +148,8 @@ def write_phantom(
                 done += 1
                 if progress is not None:
                     progress(done, total)
-        with (folder / name / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
-            writer.writerows(sorted(rows))
+        text = csv_rows(COLUMNS, sorted(rows))
+        (folder / name / "manifest.csv").write_text(text, encoding="utf-8", newline="")
 
 
 def _generator(seed: int, *key: int) -> np.random.Generator:

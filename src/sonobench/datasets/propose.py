@@ -1,7 +1,6 @@
 """A manifest for a folder of images, or for somebody's own table: proposed, to be confirmed."""
 
 import csv
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from sonobench.datasets.cohort import DatasetError
 from sonobench.datasets.manifest import OPTIONAL, REQUIRED
 from sonobench.datasets.rows import Problems, inside, one_of, read_rows
 from sonobench.images import SUFFIXES, is_dicom
-from sonobench.tables import normalized, replace_file
+from sonobench.tables import csv_rows, normalized, original, replace_file
 
 _COLUMNS = REQUIRED + OPTIONAL
 # Where the patient is looked for in a path, the most telling form first.
@@ -123,11 +122,8 @@ class Proposal:
         """
         self.refuse_place(file)
         columns = [name for name in _COLUMNS if any(row.get(name) for row in self.rows)]
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        replace_file(file, text.getvalue().encode())
+        rows = ([row.get(name, "") for name in columns] for row in self.rows)
+        replace_file(file, csv_rows(columns, rows).encode())
 
 
 def from_folder(folder: Path) -> Proposal:
@@ -217,7 +213,9 @@ def from_table(file: Path, columns: dict[str, str]) -> Proposal:
     problems = Problems(file)
     line = _header(file)
     delimiter = max(_DELIMITERS, key=line.count)
-    header = [normalized(name) for name in next(csv.reader([line], delimiter=delimiter), [])]
+    header = [
+        normalized(original(name)) for name in next(csv.reader([line], delimiter=delimiter), [])
+    ]
     chosen = {**_guessed(header), **{column: normalized(name) for column, name in columns.items()}}
     if unknown := sorted(set(chosen) - set(_COLUMNS)):
         raise DatasetError(

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from sonobench.datasets.cohort import DatasetError
-from sonobench.tables import normalized
+from sonobench.tables import normalized, original
 
 _SHOWN = 20
 # File systems take 255 bytes a name and some thousand a path; a suffix may still be added.
@@ -76,8 +76,9 @@ def read_rows(
     """Rows of a delimited text file as (line, {column: text}), blank lines passed over.
 
     Headers and values are `normalized`; those of the columns `file_names` are spelled as the file
-    system has them, and only lose the blanks around them. Rows with too few or too many fields are
-    noted in `problems` and passed over.
+    system has them, and only lose the blanks around them. An apostrophe that keeps a spreadsheet
+    from running a field is taken off (`sonobench.tables.original`). Rows with too few or too many
+    fields are noted in `problems` and passed over.
 
     Raises:
         DatasetError: not there, not UTF-8, a column missing, doubled or reserved, quotes that do
@@ -93,7 +94,7 @@ def read_rows(
     with TextIOWrapper(BytesIO(content), encoding="utf-8-sig", newline="") as text:
         reader = csv.reader(text, delimiter=delimiter, strict=True)
         try:
-            header = [normalized(name) for name in next(reader, [])]
+            header = [normalized(original(name)) for name in next(reader, [])]
             _check_header(problems, header, delimiter, required, optional, reserved)
             before = reader.line_num
             for fields in reader:
@@ -107,8 +108,8 @@ def read_rows(
                 yield (
                     row,
                     {
-                        name: field.strip() if name in file_names else normalized(field)
-                        for name, field in zip(header, fields, strict=True)
+                        name: value.strip() if name in file_names else normalized(value)
+                        for name, value in zip(header, map(original, fields), strict=True)
                     },
                 )
         except UnicodeDecodeError as error:

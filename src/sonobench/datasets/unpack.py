@@ -5,7 +5,7 @@ import lzma
 import shutil
 import stat
 import tarfile
-import tempfile
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,14 +88,14 @@ def _unpack(
                 f"{file.name} unpacks to {size:,} bytes, and {data_root} has {free:,} left; "
                 "choose another data root (--data-root) or make room"
             )
-        aside = Path(tempfile.mkdtemp(dir=data_root, prefix=f".{archive.folder}.aside."))
+        aside = data_root / f".{archive.folder}.aside.{uuid.uuid4().hex[:8]}"
+        aside.mkdir()
         try:
             with _members(file, archive) as members:
                 _write(members, aside, progress)
             folder = _dataset_folder(aside, file, archive)
             _check(load(archive.name, folder), archive, file)
             (folder / SOURCE_NOTE).write_text(archive.terms(), encoding="utf-8")
-            folder.chmod(0o755)
             folder.rename(place)
         finally:
             shutil.rmtree(aside, ignore_errors=True)

@@ -16,6 +16,7 @@ from sonobench.tables import (
     fault_of_id,
     fault_of_value,
     normalized,
+    original,
     read_parquet,
 )
 
@@ -78,12 +79,13 @@ def _read_csv(file: Path) -> pd.DataFrame:
     rows: pd.DataFrame = pd.read_csv(
         file,
         index_col=False,
-        dtype={name: str for name in header if normalized(name) in _FAULTS},
+        dtype={name: str for name in header if normalized(original(name)) in _FAULTS},
         keep_default_na=False,
         na_values=[""],
         **_EXACT,
     )
-    return rows.set_axis(header, axis=1)
+    rows = rows.set_axis([*map(original, header)], axis=1)
+    return rows.map(lambda value: original(value) if isinstance(value, str) else value)
 
 
 def _texts(given: pd.Series, file: Path, fault: Callable[[str], str]) -> pd.Series:

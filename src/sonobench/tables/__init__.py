@@ -36,6 +36,7 @@ from sonobench.tables.schema import (
     TableError,
     check,
 )
+from sonobench.tables.spreadsheet import csv_rows, csv_text, defused, original
 from sonobench.tables.text import (
     fault_of_class,
     fault_of_id,
@@ -65,6 +66,9 @@ __all__ = [
     "Table",
     "TableError",
     "check",
+    "csv_rows",
+    "csv_text",
+    "defused",
     "empty",
     "fault_of_class",
     "fault_of_id",
@@ -73,6 +77,7 @@ __all__ = [
     "missing_value",
     "normalized",
     "one_slip_apart",
+    "original",
     "read_classes",
     "read_json",
     "read_parquet",

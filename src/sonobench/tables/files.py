@@ -2,7 +2,7 @@
 
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,21 +13,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sonobench.tables.schema import Table, TableError, check
+from sonobench.tables.spreadsheet import csv_text, original
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file aside, flush it to disk and rename it, so that readers see old or new."""
+    """Write a file aside, flush it to disk and rename it, so that readers see old or new.
+
+    Who may read it is as of any new file in its folder: by the user's umask, or the folder's ACL.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Files of `tempfile` are for their owner alone, and who may read a new one only the system
+    # knows.
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with aside.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(aside).chmod(0o644)
-        Path(aside).replace(path)
+        aside.replace(path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise
 
 
@@ -60,13 +65,14 @@ def read_parquet(path: Path) -> pd.DataFrame:
 
 
 def read_texts(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read these columns of a CSV file, as text.
+    """Read these columns of a CSV file, as text (`original`).
 
     Raises:
         TableError: it is missing, damaged or lacks one of them; the message names the file.
     """
     with _named(path, f"CSV with the columns {', '.join(columns)}"):
-        return pd.read_csv(path, dtype=str, usecols=list(columns), keep_default_na=False)
+        read = pd.read_csv(path, dtype=str, usecols=list(columns), keep_default_na=False)
+        return read.map(original)
 
 
 def read_json(path: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
@@ -128,6 +134,5 @@ def read_classes(path: Path) -> tuple[str, ...]:
 
 
 def write_csv(frame: pd.DataFrame, path: Path, table: Table) -> None:
-    """Write a checked table as CSV: LF, full precision, so that equal numbers are equal bytes."""
-    text = check(frame, table).to_csv(index=False, lineterminator="\n")
-    replace_file(path, text.encode())
+    """Write a checked table as CSV (`csv_text`)."""
+    replace_file(path, csv_text(check(frame, table)).encode())
