@@ -158,8 +158,12 @@ def run(
     plan = Plan.make(
         protocol, out, data_root, store, device, overrides, workers, engine, ray_address
     )
-    with plan.opened(), log_to_console(), log_to(plan.out / "log.txt"):
-        return plan.execute(images, pseudonymise, verify_store)
+    with plan.opened(), log_to_console():
+        if pseudonymise:
+            # Before anything can fail, or is logged.
+            forget_names(plan.out)
+        with log_to(plan.out / "log.txt"):
+            return plan.execute(images, pseudonymise, verify_store)
 
 
 @dataclass(frozen=True)
@@ -272,9 +276,6 @@ class Plan:
         """Do what is missing and write everything that a run leaves."""
         protocol, out, clock = self.protocol, self.out, Clock()
         started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        if pseudonymise:
-            # Before anything can fail.
-            forget_names(out)
         identity = protocol_hash(protocol)
         _logger.info("protocol %s (%s) → %s", protocol.name, identity[:12], out)
 
@@ -349,8 +350,9 @@ class Plan:
             manifest = {
                 **environment(),
                 "started": started,
-                "command": sys.argv,
-                "data_root": str(self.data_root),
+                # Both name folders, and files that may be called by a patient.
+                "command": None if pseudonymise else sys.argv,
+                "data_root": None if pseudonymise else str(self.data_root),
                 "engine": {"name": self.engine, "workers": self.workers},
                 **facts,
                 "trained": trained,

@@ -153,11 +153,13 @@ def writing_alone(folder: Path) -> Iterator[None]:
 
 
 def recorded_data_root(folder: Path) -> Path | None:
-    """Where the datasets were when a run was made, from its manifest; None without one."""
+    """Where the datasets were when a run was made; None where no manifest says so."""
     try:
-        return Path(str(read_json(folder / "manifest.json", ["data_root"])["data_root"]))
+        recorded = read_json(folder / "manifest.json", ["data_root"])["data_root"]
     except TableError:
         return None
+    # A run with pseudonyms does not tell.
+    return None if recorded is None else Path(str(recorded))
 
 
 def protocol_of_predictions(folder: Path) -> str | None:

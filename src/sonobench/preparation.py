@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -130,20 +131,24 @@ def refuse_to_name(out: Path) -> None:
 
 
 def forget_names(out: Path) -> None:
-    """What `data audit` left under the patients' own ids does not stay in a run with pseudonyms.
+    """What was left under the patients' own ids does not stay in a run with pseudonyms.
+
+    `data audit` leaves its findings, and a run that was stopped its log and why its jobs failed.
 
     Raises:
         DatasetError: the folder holds a whole run under the patients' own ids, or one of which
             that is not known, as its audit is damaged.
     """
-    if _has_pseudonyms(out) in (True, None):
+    if _has_pseudonyms(out):
         return
     if (out / "samples.parquet").exists():
         raise DatasetError(
             f"{out} holds a run under the patients' own ids; choose another folder (--out) for one "
             "with --pseudonymise"
         )
-    (out / "audit.json").unlink()
+    for name in ("audit.json", "log.txt"):
+        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / "store" / "failures", ignore_errors=True)
 
 
 def _has_pseudonyms(out: Path) -> bool | None:
@@ -214,8 +219,12 @@ def _hash(file: Path) -> tuple[str, str]:
 
 def _messages(cohort: Cohort, bad: npt.NDArray[np.bool_], reasons: Sequence[str]) -> list[str]:
     """A message for each sample that is `bad`, of which `reasons` has one each."""
+    # Behind pseudonyms neither the table's name nor a folder's is told: the row finds the image.
+    hidden = "file" in cohort.samples
+    table = f"'{cohort.name}'" if hidden else cohort.metadata
+    folder = Path() if hidden else cohort.folder
     return [
-        f"{cohort.metadata}, row {row.row}: {cohort.folder / str(row.path)}: {reason}"
+        f"{table}, row {row.row}: {folder / str(row.path)}: {reason}"
         for row, reason in zip(cohort.samples[bad].itertuples(), reasons, strict=True)
     ]
 

@@ -1,7 +1,10 @@
 """Pseudonyms: nothing of a patient is in what a run leaves."""
 
+import html
+import json
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -60,6 +63,14 @@ def test_nothing_that_a_run_writes_has_an_original_id(
     out = tmp_path / "run"
     sonobench.run(protocol, out, workers=1, pseudonymise=True)
     assert leaks(out) == []
+    # Nor is told where the images lay, or what their table is called.
+    for name in ("log.txt", "audit.json", "report.html"):
+        text = html.unescape((out / name).read_text())
+        assert str(named) not in text, name
+        assert "'home', row 2: " in text, name
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert (manifest["command"], manifest["data_root"]) == (None, None)
+    assert str(named) not in (out / "manifest.json").read_text()
     # Some files are compressed: the tables are looked at as tables, too.
     tables = [pd.read_parquet(file) for file in out.rglob("*.parquet")]
     assert tables
@@ -76,6 +87,14 @@ def test_an_audit_under_original_ids_does_not_stay_in_a_run_with_pseudonyms(
     protocol, out = write_protocol(encoders=["no such encoder"]), tmp_path / "run"
     out.mkdir()
     (out / "audit.json").write_text(f'{{"findings": ["{MARK}"]}}')
+    with pytest.raises(EncoderError):
+        sonobench.run(protocol, out, workers=1, pseudonymise=True)
+    assert leaks(out) == []
+    (out / "audit.json").unlink(missing_ok=True)
+    # Nor does the log of a run that was stopped, or why its jobs failed.
+    (out / "log.txt").write_text(MARK)
+    (out / "store" / "failures").mkdir(parents=True, exist_ok=True)
+    (out / "store" / "failures" / "index~0").write_text(MARK)
     with pytest.raises(EncoderError):
         sonobench.run(protocol, out, workers=1, pseudonymise=True)
     assert leaks(out) == []
@@ -165,3 +184,16 @@ def test_embeddings_by_image_id_do_not_go_with_pseudonyms(
     protocol = write_protocol(encoders=[{"embeddings": "mine.parquet", "label": "mine"}])
     with pytest.raises(DatasetError, match=r"mine: embeddings .* found by image_id"):
         sonobench.run(protocol, tmp_path / "run", workers=1, pseudonymise=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"), [("a.PNG", ".PNG"), ("a.dcm", ".dcm"), (f"1.{MARK}", ""), ("1.2.840", "")]
+)
+def test_only_the_suffix_of_an_image_is_left_of_its_name(
+    name: str, suffix: str, named: Path
+) -> None:
+    cohort = load_cohort(Dataset(loader="manifest", name="home", path="home/manifest.csv"), named)
+    (named / "home" / name).touch()
+    other = replace(cohort, samples=cohort.samples[:1].assign(path=name, image_id=f"home/{name}"))
+    hidden = pseudonymised(other, bytes(32)).samples["path"].iloc[0]
+    assert (hidden[16:], len(hidden)) == (suffix, 16 + len(suffix))

@@ -106,6 +106,10 @@ def test_a_file_is_dicom_by_what_is_in_it_not_by_its_name(tmp_path: Path) -> Non
         ({"PixelRepresentation": 1}, "its values are signed, so that black is not 0"),
         ({"Rows": 20_000, "Columns": 1}, "1×20000 pixels: expected sides of 16,384 at most"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR; expected MONOCHROME1"),
+        (
+            {"PhotometricInterpretation": "JONES"},
+            "scan.dcm: photometric interpretation that the standard does not have; expected",
+        ),
         ({"Rows": 60_000, "Columns": 60_000}, "60000×60000 pixels are too many"),
         ({"PixelData": GREY.tobytes()[:100]}, "cannot be decoded"),
     ],

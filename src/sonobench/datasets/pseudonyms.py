@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from sonobench.datasets.cohort import Cohort, DatasetError
+from sonobench.images import SUFFIXES
 from sonobench.tables import SAMPLES
 
 _BYTES = 32
@@ -56,6 +57,12 @@ def _write_key(file: Path) -> None:
         Path(aside).unlink()
 
 
+def _suffix(path: str) -> str:
+    """That of an image; what else stands after a name's last dot may be a part of the name."""
+    suffix = PurePosixPath(path).suffix
+    return suffix if suffix.lower() in (*SUFFIXES, ".dcm") else ""
+
+
 def pseudonymised(cohort: Cohort, key: bytes) -> Cohort:
     """The cohort with pseudonyms as patients, operators and paths, and without further columns.
 
@@ -76,8 +83,7 @@ def pseudonymised(cohort: Cohort, key: bytes) -> Cohort:
     def patient(whole: str) -> str:
         return f"{cohort.name}/{pseudonym(whole)}"
 
-    suffixes = samples["path"].map(lambda path: PurePosixPath(path).suffix)
-    path = samples["image_id"].map(pseudonym) + suffixes
+    path = samples["image_id"].map(pseudonym) + samples["path"].map(_suffix)
     kept = [column for column in samples if column in (*SAMPLES.names, *cohort.impersonal)]
     # A column without a single operator has no text to hash.
     operator = samples["operator"].astype(object)

@@ -11,6 +11,8 @@ from sonobench.images.size import too_large
 _MAGIC, _PREAMBLE = b"DICM", 128
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+# https://dicom.nema.org/medical/dicom/current/output/chtml/part03/sect_C.7.6.3.html
+_OTHERS = ("PALETTE COLOR", "HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "XYB")
 
 
 class NotReadable(ValueError):
@@ -97,8 +99,10 @@ def _check(header: Any) -> None:
         raise NotReadable("its values are signed, so that black is not 0; export it as 8-bit PNG")
     kind = str(header.PhotometricInterpretation)
     if kind not in _GREY + _COLOUR:
+        # Anything else may stand in a header, a name as well.
+        told = kind if kind in _OTHERS else "that the standard does not have"
         raise NotReadable(
-            f"photometric interpretation {kind}; expected {', '.join(_GREY + _COLOUR)}. Export it "
+            f"photometric interpretation {told}; expected {', '.join(_GREY + _COLOUR)}. Export it "
             "as PNG"
         )
     if reason := too_large(int(header.Columns), int(header.Rows)):
