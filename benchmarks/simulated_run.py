@@ -326,6 +326,8 @@ def _finetune(
                         "validation_nll": nll,
                         "validation_macro_f1": score,
                         "images_per_second": 31.5,
+                        "lowest_rate": 0.75**12,
+                        "share_below_1_percent": 0.0,
                         "best": epochs == np.nanargmax(score),
                         "status": status,
                         "status_reason": reason,

@@ -58,6 +58,10 @@ def test_every_fold_is_trained_chosen_and_predicted_once(
     assert history.groupby("fold")["best"].sum().tolist() == [1, 1]
     assert history.groupby("fold").size().tolist() == [2, 2]
     assert "full_finetune" in set(run.results["adaptation"])
+    [spread] = json.loads((out / "manifest.json").read_text())["learning_rate_spread"]
+    assert (spread["encoder"], spread["adaptation"]) == (NETWORK, "full_finetune")
+    assert spread["lowest_rate"] == pytest.approx(0.75**12)
+    assert spread["share_below_1_percent"] == 0
 
 
 def test_a_second_run_trains_nothing(write_protocol: WriteProtocol, out: Path) -> None:

@@ -38,6 +38,7 @@ from sonobench.members import Member, find_encoders
 from sonobench.outputs import (
     encoder_record,
     environment,
+    learning_rate_spread,
     protocol_of_predictions,
     recorded_data_root,
     write_certificates,
@@ -356,6 +357,7 @@ class Plan:
                 "engine": {"name": self.engine, "workers": self.workers},
                 **facts,
                 "trained": trained,
+                "learning_rate_spread": learning_rate_spread(out),
                 "seconds": clock.seconds,
             }
             write_json(out / "manifest.json", manifest)

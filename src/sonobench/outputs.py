@@ -74,8 +74,8 @@ def write_predictions(
         elif adaptation != "majority_class":
             diagnostics["finetune"] += [part.diagnostics.assign(**own) for part in made]
         if tasks.trials and all(map(store.has, tasks.trials)):
-            rates = getattr(protocol.adaptations, adaptation).learning_rate_search
-            search = steps.learning_rate_search(rates, tasks.trials, store)
+            settings = getattr(protocol.adaptations, adaptation)
+            search = steps.learning_rate_search(settings, tasks.trials, store)
             diagnostics["learning_rate_search"].append(search.assign(**own))
     written = set()
     for (encoder, adaptation), tables in predictions.items():
@@ -97,6 +97,17 @@ def write_predictions(
         for encoder, adaptation in predictions
         if (encoder, adaptation) not in incomplete
     ]
+
+
+def learning_rate_spread(out: Path) -> list[dict[str, Any]]:
+    """For the manifest: how learning rates are spread over each fine-tuned model's parameters."""
+    file = out / "diagnostics" / "finetune.parquet"
+    if not file.is_file():
+        return []
+    model, figures = ["encoder", "adaptation"], ["lowest_rate", "share_below_1_percent"]
+    epochs = pd.read_parquet(file, columns=[*model, *figures])
+    records: list[dict[str, Any]] = epochs.drop_duplicates(model).to_dict("records")
+    return records
 
 
 def write_certificates(out: Path, store: Store, certificates: dict[str, Task]) -> None:

@@ -296,6 +296,23 @@ def trial(macro_f1: float, nll: float, *, best: bool = True) -> pd.DataFrame:
 
 def test_the_best_learning_rate_is_that_of_the_best_epoch() -> None:
     trials = {1e-4: trial(0.8, 0.5), 3e-4: trial(0.9, 0.6), 1e-3: trial(0.9, 0.4)}
-    assert best_learning_rate(trials) == 1e-3
+    assert best_learning_rate(trials, full()) == 1e-3
     diverged = trial(np.nan, np.nan, best=False)
-    assert best_learning_rate({1e-4: trial(0.3, 1.0), 1e-2: diverged}) == 1e-4
+    assert best_learning_rate({1e-4: trial(0.3, 1.0), 1e-2: diverged}, full()) == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (full(selection="macro_f1"), 3e-4),
+        (full(selection="nll"), 1e-4),
+        # FetalCLIP's probe is chosen by its loss.
+        (HeadOnly(), 1e-4),
+        (Lora(), 3e-4),
+    ],
+)
+def test_learning_rates_are_compared_by_what_epochs_are_chosen_by(
+    settings: Training, expected: float
+) -> None:
+    trials = {1e-4: trial(0.8, 0.3), 3e-4: trial(0.9, 0.6), 1e-3: trial(0.8, 0.3)}
+    assert best_learning_rate(trials, settings) == expected

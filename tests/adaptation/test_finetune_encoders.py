@@ -5,6 +5,7 @@ import subprocess
 import sys
 from copy import deepcopy
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,22 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from sonobench.adaptation.blocks import (
-    checkpoint_blocks,
-    has_batch_statistics,
-    parameter_depths,
+from sonobench.adaptation.blocks import checkpoint_blocks, has_batch_statistics
+from sonobench.adaptation.classifier import Classifier, make_classifier
+from sonobench.adaptation.parameter_groups import parameter_groups, rate_figures
+from sonobench.encoders import (
+    Encoder,
+    EncoderCard,
+    EncoderError,
+    NormalisedNetwork,
+    Preprocess,
+    catalogue,
+    fetalclip,
+    open_encoder,
+    resolve,
 )
-from sonobench.adaptation.classifier import make_classifier
-from sonobench.adaptation.parameter_groups import parameter_groups
-from sonobench.encoders import Encoder, EncoderError, catalogue, fetalclip, open_encoder, resolve
 from sonobench.encoders.registry import architecture
+from sonobench.images import Geometry
 from sonobench.protocol import EncoderEntry, FullFinetune, HeadOnly, Lora, Training
 
 # Each with a side at which the whole architecture is at work, but quickly; None: its own.
@@ -39,39 +47,139 @@ ENCODERS: dict[str, int | None] = {
     "dinov2": 56,
 }
 
-# Blocks of transformers (with stem and last norm or projection as depths of their own where timm
-# has them so) and stages of networks with batch statistics, as their papers count them.
-DEPTHS = {
-    "efficientnet_lite0": 8,  # stem, 7 stages and with the last the final convolution
-    "usfm": 14,  # 12 blocks, fresh last norm
+# Levels of learning rate below the head's: what is before the blocks, and blocks as their papers
+# count them. The last norm and a projection are of the last block's level, or of the head's.
+LEVELS = {
+    "efficientnet_lite0": 17,  # stem, 1 + 2 + 2 + 3 + 3 + 4 + 1 blocks
+    "usfm": 13,
     "mofo": 41,  # 2 + 4 + 32 + 2 blocks
-    "ultrasam": 13,  # 12 blocks, no last norm
-    "fetalclip": 25,  # 24 blocks, the projection with the last
-    "mobilefetalclip": 6,  # stem, 4 stages, final convolution
-    "usf_mae": 13,  # 12 blocks, the last norm with the last
+    "ultrasam": 13,
+    "fetalclip": 25,
+    "mobilefetalclip": 21,  # stem, 2 + 6 + 10 + 2 blocks
+    "usf_mae": 13,
     "biomedclip": 13,
     "dinov3": 13,
-    "resnet50": 5,  # stem, 4 stages
-    "efficientnetv2_s": 7,  # stem, 6 stages
+    "resnet50": 17,  # stem, 3 + 4 + 6 + 3 blocks
+    "efficientnetv2_s": 41,  # stem, 2 + 4 + 4 + 6 + 9 + 15 blocks
     "dinov2": 13,
-    "open_clip:RN50": 5,
+    "open_clip:RN50": 17,
+}
+# The module that is called last among the blocks.
+LAST_BLOCKS = {
+    "efficientnet_lite0": "blocks.6.0",
+    "usfm": "blocks.11",
+    "mofo": "stage4.1",
+    "ultrasam": "encoder.blocks.11",
+    "fetalclip": "transformer.resblocks.23",
+    "mobilefetalclip": "stages.3.blocks.1",
+    "usf_mae": "blocks.11",
+    "biomedclip": "trunk.blocks.11",
+    "dinov3": "blocks.11",
+    "resnet50": "layer4.2",
+    "efficientnetv2_s": "blocks.5.14",
+    "dinov2": "blocks.11",
+    "open_clip:RN50": "layer4.2",
 }
 
 
 def test_the_suite_knows_every_encoder_of_the_catalogue() -> None:
     trainable = {name for name, made in catalogue().items() if made.card.parameters}
     assert ENCODERS.keys() >= trainable
+    assert LEVELS.keys() >= trainable
 
 
-@pytest.mark.parametrize("name", DEPTHS)
-def test_depth_rises_from_the_images_to_the_features(name: str) -> None:
+@cache
+def whole(name: str) -> Classifier:
+    """All of an encoder and a head, without values."""
     with torch.device("meta"):
-        network = architecture(name).build()
-    depths = parameter_depths(network)
-    assert depths.keys() == {own for own, _ in network.named_parameters()}
-    assert sorted(set(depths.values())) == list(range(DEPTHS[name]))
-    first = next(name for name, value in network.named_parameters() if value.ndim == 4)
-    assert depths[first] == 0
+        made = architecture(name)
+        return Classifier(NormalisedNetwork(made.build(), made.card), 3, frozen=False)
+
+
+def scales(classifier: Classifier, settings: FullFinetune) -> dict[str, float]:
+    """Factor on the learning rate of every parameter that an optimiser gets, by name."""
+    groups = parameter_groups(classifier, settings)
+    given = [(id(value), group["lr_scale"]) for group in groups for value in group["params"]]
+    assert len(dict(given)) == len(given), "a parameter is in two groups"
+    names = {id(value): name for name, value in classifier.named_parameters()}
+    return {names[key].removeprefix("encoder.network."): scale for key, scale in given}
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_learning_rates_fall_from_the_head_to_the_same_lowest_at_every_depth(name: str) -> None:
+    classifier = whole(name)
+    found = scales(classifier, FullFinetune())
+    assert len(found) == sum(1 for _ in classifier.parameters())
+    levels = sorted(set(found.values()))
+    assert len(levels) == LEVELS[name] + 1
+    # BEiT's 0.75 over a transformer's 12 blocks.
+    assert levels[0] == pytest.approx(0.75**12, rel=1e-12)
+    assert levels[-1] == 1
+    ratios = [low / high for low, high in pairwise(levels)]
+    assert ratios == pytest.approx([0.75 ** (12 / LEVELS[name])] * LEVELS[name], rel=1e-9)
+    # The images come first, the head is one level above the last block.
+    first = next(key for key, value in classifier.named_parameters() if value.ndim == 4)
+    assert found[first.removeprefix("encoder.network.")] == levels[0]
+    last = {scale for key, scale in found.items() if key.startswith(f"{LAST_BLOCKS[name]}.")}
+    assert last == {levels[-2]}
+    assert found["head.weight"] == found["head.bias"] == 1
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_layers_after_the_last_block_learn_as_fast_as_it_or_as_the_head(name: str) -> None:
+    classifier = whole(name)
+    found = scales(classifier, FullFinetune())
+    names = [key.removeprefix("encoder.network.") for key, _ in classifier.named_parameters()]
+    last = max(position for position, key in enumerate(names) if key.startswith(LAST_BLOCKS[name]))
+    after = {found[key] for key in names[last + 1 :]}
+    assert after <= {found[names[last]], 1.0}
+
+
+def test_a_factor_of_the_protocol_holds_from_each_level_to_the_one_below() -> None:
+    found = scales(whole("usf_mae"), FullFinetune(layer_decay=0.5))
+    expected = {
+        "head.weight": 1,
+        "norm.weight": 0.5,
+        "blocks.11.attn.qkv.weight": 0.5,
+        "blocks.10.attn.qkv.weight": 0.25,
+        "patch_embed.proj.weight": 0.5**13,
+        "pos_embed": 0.5**13,
+    }
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_layers_after_timms_blocks_learn_as_a_head_of_timm_would() -> None:
+    found = scales(whole("usfm"), FullFinetune(layer_decay=0.5))
+    assert found["fc_norm.weight"] == 1
+    found = scales(whole("mobilefetalclip"), FullFinetune(layer_decay=0.5))
+    assert found["head.fc.weight"] == 1
+
+
+def test_a_network_without_levels_learns_as_fast_as_its_head() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    card = EncoderCard("flat", Preprocess(Geometry("squash", 16)), dimension=4)
+    classifier = Classifier(NormalisedNetwork(network, card), 3, frozen=False)
+    assert set(scales(classifier, FullFinetune()).values()) == {1.0}
+
+
+@pytest.mark.parametrize(("name", "least"), [("mofo", 0.4), ("fetalclip", 0.3)])
+def test_the_share_of_parameters_that_hardly_learn_is_counted(name: str, least: float) -> None:
+    classifier = whole(name)
+    assert rate_figures(parameter_groups(classifier, FullFinetune())) == {
+        "lowest_rate": pytest.approx(0.75**12),
+        "share_below_1_percent": 0.0,
+    }
+    # 0.75 a level, whatever the depth: 16 levels below the head it is 1 %.
+    fixed = FullFinetune(layer_decay=0.75)
+    figures = rate_figures(parameter_groups(classifier, fixed))
+    assert figures["lowest_rate"] == 0.75 ** LEVELS[name]
+    found = scales(classifier, fixed)
+    sizes = {
+        key.removeprefix("encoder.network."): value.numel()
+        for key, value in classifier.named_parameters()
+    }
+    slow = sum(size for key, size in sizes.items() if found[key] <= 0.75**17)
+    assert figures["share_below_1_percent"] == slow / sum(sizes.values()) > least
 
 
 @cache
@@ -193,10 +301,9 @@ def test_activations_that_are_computed_again_give_the_same_gradients(name: str) 
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["usfm", "fetalclip", "ultrasam", "mofo", "resnet50"])
+@pytest.mark.parametrize("name", ENCODERS)
 def test_biases_norms_tokens_and_positions_do_not_decay(name: str) -> None:
-    encoder = shortened(name)
-    classifier = make_classifier(encoder, 3, FullFinetune(), seed=0)
+    classifier = whole(name)
     groups = parameter_groups(classifier, FullFinetune(weight_decay=0.3))
     decay = {id(value): group["weight_decay"] for group in groups for value in group["params"]}
     maps = (nn.Linear, nn.Conv2d)
@@ -209,35 +316,6 @@ def test_biases_norms_tokens_and_positions_do_not_decay(name: str) -> None:
     }
     for _, value in classifier.named_parameters():
         assert decay[id(value)] == (0.3 if id(value) in matrices else 0.0)
-
-
-def scales(name: str, settings: FullFinetune) -> dict[str, float]:
-    classifier = make_classifier(shortened(name), 3, settings, seed=0)
-    by_id = {
-        id(value): group["scale"]
-        for group in parameter_groups(classifier, settings)
-        for value in group["params"]
-    }
-    return {key: by_id[id(value)] for key, value in classifier.named_parameters()}
-
-
-def test_the_learning_rate_falls_by_block_in_a_transformer() -> None:
-    # Patches, 2 blocks; the last norm and the head learn as fast as the last block.
-    found = scales("usf_mae", FullFinetune(layer_decay=0.5))
-    assert found["head.weight"] == 1
-    network = "encoder.network."
-    assert found[f"{network}blocks.1.attn.qkv.weight"] == 1
-    assert found[f"{network}blocks.0.attn.qkv.weight"] == 0.5
-    assert found[f"{network}patch_embed.proj.weight"] == 0.25
-    assert found[f"{network}pos_embed"] == 0.25
-
-
-def test_the_learning_rate_falls_by_stage_in_a_network_with_batch_statistics() -> None:
-    found = scales("resnet50", FullFinetune(stage_decay=0.5))
-    network = "encoder.network."
-    expected = {"layer4.2": 1, "layer4.0": 1, "layer3.0": 0.5, "layer1.0": 0.125}
-    assert {key: found[f"{network}{key}.conv1.weight"] for key in expected} == expected
-    assert found[f"{network}conv1.weight"] == 0.0625
 
 
 def test_what_has_no_weights_is_refused() -> None:

@@ -65,6 +65,25 @@ def test_a_degenerate_encoder_is_not_admitted(network: nn.Module, message: str) 
         certificate(network, 8)
 
 
+class _WholeWindows(nn.Module):
+    """Says which sizes it takes as timm's networks of windows do, some of them without a word."""
+
+    def __init__(self, told: str) -> None:
+        super().__init__()
+        self._told = told
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        assert images.shape[-1] % 7 == 0, self._told
+        return images
+
+
+@pytest.mark.parametrize("told", ["height (32) must be divisible by window (7)", ""])
+def test_a_network_that_fails_on_its_size_is_refused_with_its_name_and_the_size(told: str) -> None:
+    with pytest.raises(EncoderError, match=r"mine: not admitted: .* 32×32") as raised:
+        certificate(_WholeWindows(told), 8)
+    assert told in str(raised.value)
+
+
 def test_the_effective_rank_of_equal_directions_is_their_number() -> None:
     # Six directions of equal strength, centred: the spectrum is flat over six values.
     features = np.vstack([np.eye(6), -np.eye(6)]).astype(np.float32)

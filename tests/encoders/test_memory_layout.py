@@ -30,6 +30,12 @@ def test_strided_pointwise_convolutions_of_few_channels_keep_a_network_contiguou
     assert memory_format(network, CUDA) == torch.channels_last
 
 
+@pytest.mark.parametrize("device", [CPU, CUDA])
+def test_networks_with_tensors_of_five_dimensions_stay_contiguous(device: torch.device) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv3d(8, 8, 3))
+    network.to(memory_format=memory_format(network, device))
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

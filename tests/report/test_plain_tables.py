@@ -202,6 +202,18 @@ def test_kept_epochs_are_counted_from_one_and_a_fold_without_one_has_a_dash(run,
     assert cells(told, "net, full fine-tuning")["Kept epochs"] == "7, –, 7"
 
 
+def test_how_learning_rates_are_spread_is_told_unless_an_older_version_wrote_the_table(
+    run, plain_run
+):
+    epochs = run.finetune.assign(lowest_rate=0.75**41, share_below_1_percent=0.431)
+    told = tables_of(replace(run, finetune=epochs), plain_run.evaluation)["fine_tuning"]
+    row = cells(told, "net, full fine-tuning")
+    assert (row["Lowest rate"], row["Parameters below 1 %"]) == ("0.00075 %", "43 %")
+    epochs = epochs.drop(columns=["lowest_rate", "share_below_1_percent"])
+    told = tables_of(replace(run, finetune=epochs), plain_run.evaluation)["fine_tuning"]
+    assert cells(told, "net, full fine-tuning")["Parameters below 1 %"] == "–"
+
+
 def test_columns_of_numbers_with_signs_are_numbers(tables):
     heads = dict(zip(tables["calibration"].heads, tables["calibration"].numeric, strict=True))
     assert heads["ECE, as trained"]

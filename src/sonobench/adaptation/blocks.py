@@ -1,7 +1,9 @@
 """What a network is made of from its images to its features: blocks, and their depth."""
 
+import math
 from collections.abc import Iterator
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from torch import nn
@@ -14,17 +16,16 @@ def has_batch_statistics(network: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) for module in network.modules())
 
 
-def parameter_depths(network: nn.Module) -> dict[str, int]:
+def parameter_depths(network: nn.Module) -> dict[str, float]:
     """Depth of every parameter, by name: 0 next to the images, rising towards the features.
 
-    A transformer's steps of depth are its blocks, those of a network with batch statistics its
-    stages. What timm knows of its own models is taken from there; in others, rows of blocks are
-    found by their structure, and what stands between and after them counts to the block before.
+    A step of depth is a block. timm's models are divided by timm's own group matchers; infinite is
+    what these leave to the level of a head, such as a norm after pooling. For other networks timm
+    has none, and would take every 12 parameters for a level: there, rows of blocks are found by
+    their structure, and what stands between and after them counts to the block before.
     """
-    depths, _ = _depths(network, has_batch_statistics(network), 0)
-    names = [name for name, _ in network.named_parameters()]
-    present = sorted({depths[name] for name in names})
-    return {name: present.index(depths[name]) for name in names}
+    depths, _ = _depths(network, 0)
+    return depths
 
 
 def checkpoint_blocks(network: nn.Module) -> None:
@@ -35,25 +36,30 @@ def checkpoint_blocks(network: nn.Module) -> None:
             whole.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def _depths(module: nn.Module, by_stage: bool, depth: int) -> tuple[dict[str, int], int]:
-    """Depths of a module's parameters, from `depth` on, and the last of them."""
+def _depths(module: nn.Module, depth: int) -> tuple[dict[str, float], int]:
+    """Depths of a module's parameters, from `depth` on, and the last of them that is finite."""
     from timm.models import group_parameters  # noqa: PLC0415
 
     matcher = getattr(module, "group_matcher", None)
     if matcher is not None:
-        groups: dict[str, int] = group_parameters(module, matcher(coarse=by_stage), reverse=True)
-        return {name: depth + group for name, group in groups.items()}, depth + max(groups.values())
-    found = {name: depth for name, _ in module.named_parameters(recurse=False)}
+        # What no pattern of timm's matches is in the head's group, the last; no name is matched by
+        # none of them for certain but one without a letter.
+        headed = SimpleNamespace(named_parameters=lambda: [*module.named_parameters(), ("", None)])
+        groups: dict[str, int] = group_parameters(headed, matcher(), reverse=True)
+        head = groups.pop("")
+        inner = {
+            name: math.inf if group == head else depth + group for name, group in groups.items()
+        }
+        return inner, depth + max((group for group in groups.values() if group < head), default=0)
+    found: dict[str, float] = {name: depth for name, _ in module.named_parameters(recurse=False)}
     for name, child in module.named_children():
         if _is_row(child):
-            blocks = [child] if by_stage else list(child.children())
-            inner = dict[str, int]()
-            for position, block in enumerate(blocks):
-                prefix = "" if by_stage else f"{position}."
+            inner = {}
+            for position, block in enumerate(child.children()):
                 depth += 1
-                inner |= {f"{prefix}{own}": depth for own, _ in block.named_parameters()}
+                inner |= {f"{position}.{own}": depth for own, _ in block.named_parameters()}
         elif _is_made_of_blocks(child):
-            inner, depth = _depths(child, by_stage, depth)
+            inner, depth = _depths(child, depth)
         else:
             inner = {own: depth for own, _ in child.named_parameters()}
         found |= {f"{name}.{own}": value for own, value in inner.items()}

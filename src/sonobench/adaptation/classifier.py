@@ -1,11 +1,14 @@
 """What is trained: an encoder with a linear head, and which of its parameters move."""
 
+import math
+import re
+from collections.abc import Callable
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from sonobench.adaptation.blocks import has_batch_statistics
+from sonobench.adaptation.blocks import has_batch_statistics, parameter_depths
 from sonobench.encoders import Encoder, EncoderError, NormalisedNetwork
 from sonobench.protocol import FullFinetune, Lora, Training
 
@@ -41,6 +44,15 @@ class Classifier(nn.Module):
         if self._frozen:
             self.encoder.eval()
         return self
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], float]:
+        """Level of a parameter by its name, as timm asks its own models for it.
+
+        The head stands one level above the encoder's last block.
+        """
+        del coarse  # timm's grouping by stages, which no learning rate needs.
+        depths = parameter_depths(self.encoder.network)
+        return lambda name: depths.get(name.removeprefix("encoder.network."), math.inf)
 
     @property
     def batch_statistics(self) -> bool:
@@ -103,16 +115,31 @@ def _add_low_rank_updates(network: nn.Module, size: int, settings: Lora) -> None
         from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
     except ImportError:
         raise EncoderError("lora needs peft: pip install 'sonobench[lora]'") from None
-    targets = _called_maps(network, size)
+    images = torch.zeros(1, 3, size, size, device=next(network.parameters()).device)
+    targets = _called_maps(network, images)
     if not targets:
         raise EncoderError("lora: the network calls no linear map or convolution to update")
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets)
-    inject_adapter_in_model(config, network)
+    # As a pattern, which peft compares with whole names; names would be taken for suffixes also.
+    pattern = "|".join(map(re.escape, targets))
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=pattern)
+    try:
+        inject_adapter_in_model(config, network)
+        # peft makes an update anew from a map's class and shape, which not every class allows, and
+        # a network may read what peft's modules do not have.
+        with torch.no_grad():
+            network(images)
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise EncoderError(
+            f"lora: peft's updates do not fit this network ({error!r}); use full_finetune or "
+            "head_only for it"
+        ) from error
     for name, parameter in network.named_parameters():
         parameter.requires_grad_("lora_" in name)
 
 
-def _called_maps(network: nn.Module, size: int) -> list[str]:
+def _called_maps(network: nn.Module, images: Tensor) -> list[str]:
     """Names of linear maps and convolutions that a forward pass calls.
 
     Some blocks read a map's weights without calling it, as BEiT's `qkv` and all of torch's
@@ -122,13 +149,21 @@ def _called_maps(network: nn.Module, size: int) -> list[str]:
     called = set()
     hooks = []
     for name, module in network.named_modules():
-        # Depthwise and grouped convolutions have no matrix whose rank could be lowered.
-        whole = getattr(module, "groups", 1) == 1
-        if isinstance(module, nn.Linear | nn.Conv2d) and whole:
+        if _can_be_updated(module):
             hooks.append(module.register_forward_hook(lambda *_, name=name: called.add(name)))
-    device = next(network.parameters()).device
     with torch.no_grad():
-        network.eval()(torch.zeros(1, 3, size, size, device=device))
+        network.eval()(images)
     for hook in hooks:
         hook.remove()
     return sorted(called)
+
+
+def _can_be_updated(module: nn.Module) -> bool:
+    """Whether it is a map of which peft has a low-rank update.
+
+    Depthwise and grouped convolutions have no matrix whose rank could be lowered; peft's update of
+    a dilated convolution would not be dilated.
+    """
+    if isinstance(module, nn.Conv2d):
+        return module.groups == 1 and max(module.dilation) == 1
+    return isinstance(module, nn.Linear)

@@ -19,7 +19,7 @@ from sonobench.adaptation.predictions import (
     prediction_rows,
     role_matrix,
 )
-from sonobench.adaptation.training import Fold, Trained, best_epoch, derived_seed, train
+from sonobench.adaptation.training import Fold, Trained, badness, best_epoch, derived_seed, train
 from sonobench.encoders import Encoder, keep_large_blocks
 from sonobench.images import Pack
 from sonobench.protocol import Training
@@ -130,22 +130,20 @@ def finetune_fold(
     return Adapted(predictions, diagnostics, trained.weights)
 
 
-def best_learning_rate(trials: Mapping[float, pd.DataFrame]) -> float:
+def best_learning_rate(trials: Mapping[float, pd.DataFrame], settings: Training) -> float:
     """The learning rate whose best epoch is best on validation images; the lower of equals.
 
     Args:
         trials: learning rate → diagnostics of its training. One that diverged is never chosen,
             unless all have.
+        settings: of the adaptation; epochs are compared by its `selection`.
     """
 
-    def badness(rate: float) -> tuple[bool, float, float, float]:
-        best = trials[rate].query("best")
-        if best.empty:
-            return (True, 0.0, 0.0, rate)
-        macro_f1, nll = best[["validation_macro_f1", "validation_nll"]].iloc[0]
-        return (False, -float(macro_f1), float(nll), rate)
+    def badness_of(rate: float) -> tuple[bool, float, float, float]:
+        best = trials[rate].query("best").to_dict("records")
+        return (False, *badness(best[0], settings), rate) if best else (True, 0.0, 0.0, rate)
 
-    return min(trials, key=badness)
+    return min(trials, key=badness_of)
 
 
 def _make(

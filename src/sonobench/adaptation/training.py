@@ -4,7 +4,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from sonobench.adaptation.blocks import checkpoint_blocks
 from sonobench.adaptation.classifier import Classifier
 from sonobench.adaptation.devices import TrainingError, fabric_for
 from sonobench.adaptation.memory import MemoryPlan, advice, statistics_unmoved
-from sonobench.adaptation.parameter_groups import parameter_groups
+from sonobench.adaptation.parameter_groups import parameter_groups, rate_figures
 from sonobench.adaptation.saved_epochs import SavedEpochs, read_saved
 from sonobench.encoders import memory_format, tf32
 from sonobench.images.augment import augment
@@ -215,6 +215,7 @@ class _Session:
         layout = memory_format(classifier, fabric.device)
         self._classifier = classifier.to(fabric.device).to(memory_format=layout)
         groups = parameter_groups(self._classifier, settings)
+        self._rate_figures = rate_figures(groups)
         optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
         compiled: Any = torch.compile(self._classifier) if settings.compile else self._classifier
         self._model, self._optimizer = fabric.setup(compiled, optimizer)
@@ -282,6 +283,7 @@ class _Session:
             "validation_macro_f1": macro_f1,
             "images_per_second": (step + 1) * self._batch / seconds,
             **asdict(self._plan),
+            **self._rate_figures,
             "divergence": divergence,
         }
 
@@ -339,7 +341,7 @@ class _Session:
             share = low + (1 - low) * (1 + math.cos(math.pi * gone)) / 2
         rate = settings.learning_rate * share
         for group in self._optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
+            group["lr"] = rate * group.get("lr_scale", 1.0)
         return rate
 
     def _validate(self) -> tuple[float, float]:
@@ -380,11 +382,16 @@ class _Session:
 def best_epoch(history: list[dict[str, Any]], settings: Training) -> int | None:
     """The best epoch of a history; the earliest of equals, None where it is empty."""
 
-    def badness(epoch: int) -> tuple[float, float]:
-        nll, macro_f1 = (history[epoch][f"validation_{m}"] for m in ("nll", "macro_f1"))
-        return (-macro_f1, nll) if settings.selection == "macro_f1" else (nll, 0.0)
+    def badness_of(epoch: int) -> tuple[float, float]:
+        return badness(history[epoch], settings)
 
-    return min(range(len(history)), key=badness, default=None)
+    return min(range(len(history)), key=badness_of, default=None)
+
+
+def badness(epoch: Mapping[Hashable, Any], settings: Training) -> tuple[float, float]:
+    """What `selection` orders epochs by, of a record of the history: the lowest is the best."""
+    macro_f1, nll = float(epoch["validation_macro_f1"]), float(epoch["validation_nll"])
+    return (-macro_f1, nll) if settings.selection == "macro_f1" else (nll, 0.0)
 
 
 def _class_weights(fold: Fold, settings: Training) -> Tensor:

@@ -46,11 +46,22 @@ def certify(spec: EncoderSpec, encoder: Encoder, table: KeyTable | None) -> dict
     compared with those of the same network in float32 and on the CPU (`largest_difference`).
 
     Raises:
-        EncoderError: features that are not finite, the same for every image, or along one line;
-            controls are exempt from the last. Float32 gives other features than on the CPU.
+        EncoderError: the network fails on images of its size; features that are not finite, the
+            same for every image, or along one line; controls are exempt from the last. Float32
+            gives other features than on the CPU.
     """
     images = torch.from_numpy(fixed_images(spec.card.preprocess.geometry.size))
-    features = _features(encoder, images)
+    try:
+        features = _features(encoder, images)
+    except (EncoderError, torch.OutOfMemoryError):
+        raise
+    # A library's network says in its own way, or with an empty assertion, which sizes it takes.
+    except Exception as error:
+        side = spec.card.preprocess.geometry.size
+        raise EncoderError(
+            f"{spec.label}: not admitted: its network failed on images of {side}×{side} pixels "
+            f"({error!r}); set another size, or leave it out for the encoder's own"
+        ) from error
     if not np.isfinite(features).all():
         raise EncoderError(f"{spec.label}: not admitted: features on fixed images are not finite")
     rank = effective_rank(features)

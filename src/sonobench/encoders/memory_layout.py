@@ -1,5 +1,7 @@
 """The memory format of a network's convolutions: the fastest that is safe."""
 
+from itertools import chain
+
 import torch
 from torch import nn
 
@@ -13,7 +15,11 @@ def memory_format(network: nn.Module, device: torch.device) -> torch.memory_form
     there: seen in torch 2.14 with stride 2 and fewer than 8 input channels, the width of an AVX2
     register. Sixteen is that of an AVX-512 register, to be on the safe side. Forward passes and
     contiguous memory are not concerned.
+
+    torch cannot lay out tensors of five dimensions so, as a lambda layer has.
     """
+    if any(value.ndim == 5 for value in chain(network.parameters(), network.buffers())):
+        return torch.contiguous_format
     if device.type == "cpu" and any(_is_unsafe(module) for module in network.modules()):
         return torch.contiguous_format
     return torch.channels_last

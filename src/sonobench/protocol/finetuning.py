@@ -154,17 +154,13 @@ class Training(Section):
 class FullFinetune(Training):
     """The whole encoder and a linear head are trained."""
 
-    layer_decay: float = Field(
-        default=0.75,
+    layer_decay: float | None = Field(
+        default=None,
         gt=0,
         le=1,
-        description="Transformers: factor on the learning rate from each block to the one below.",
-    )
-    stage_decay: float = Field(
-        default=0.8,
-        gt=0,
-        le=1,
-        description="Networks with batch statistics: factor from each stage to the one below.",
+        description="Factor on the learning rate from each level (the head, then each block, then "
+        "what is before them) to the one below; null: the lowest level has 0.75^12 = 3.2 % of the "
+        "head's, however many there are.",
     )
 
 

@@ -49,6 +49,8 @@ def _fine_tuning(run: RunFolder) -> PlainTable:
                 model.title,
                 "; ".join(map(str, ended.values())) or "trained",
                 f"{table['learning_rate'].max():.2g}",
+                _share(table, "lowest_rate"),
+                _share(table, "share_below_1_percent"),
                 ", ".join("–" if e is None else str(counted(int(e))) for e in epochs_kept),
                 number(float(best["validation_macro_f1"].mean())),
                 f"{table['images_per_second'].median():,.1f}",
@@ -57,11 +59,15 @@ def _fine_tuning(run: RunFolder) -> PlainTable:
     return PlainTable(
         "fine_tuning",
         "How fine-tuning ended. Kept epoch: of each fold, counted from 1, whose weights were "
-        "tested; – where none was.",
+        "tested; – where none was. Learning rates fall from the head to the layers next to the "
+        "images: lowest rate as a share of the head's, and parameters that are trained at less "
+        "than 1 % of it.",
         (
             "Model",
             "Ended",
             "Highest learning rate",
+            "Lowest rate",
+            "Parameters below 1 %",
             "Kept epochs",
             "Validation macro F1",
             "Images a second",
@@ -69,6 +75,11 @@ def _fine_tuning(run: RunFolder) -> PlainTable:
         rows,
         frozenset(doubtful),
     )
+
+
+def _share(table: pd.DataFrame, column: str) -> str:
+    """In percent, the same in all rows; – where an older version did not write it."""
+    return f"{100 * table[column].iloc[0]:.2g} %" if column in table else "–"
 
 
 def _search(run: RunFolder) -> PlainTable:

@@ -118,7 +118,7 @@ def finetune_jobs(
                 )
                 task = Task(
                     f"{adaptation}_trial",
-                    1,
+                    2,
                     {**common, "fold": searched, "settings": tried.model_dump(mode="json")},
                 )
                 trials[searched] += (task,)
@@ -126,7 +126,7 @@ def finetune_jobs(
         own: dict[str, JSON] = {"fold": fold, "settings": settings.model_dump(mode="json")}
         if trials[searched]:
             own["trials"] = [trial.key for trial in trials[searched]]
-        folds.append(Task(adaptation, 1, {**common, **own}))
+        folds.append(Task(adaptation, 2, {**common, **own}))
         jobs.append(job(folds[-1], f"fold {fold + 1}", fold, settings, trials[searched]))
     return jobs, AdaptedTasks(tuple(folds), tuple(chain.from_iterable(trials.values())))
 
@@ -139,21 +139,19 @@ def _searched_fold(splits: pd.DataFrame, fold: int) -> int:
     return fold if tested.isin(seen).any() else 0
 
 
-def learning_rate_search(
-    rates: Sequence[float], trials: Sequence[Task], store: Store
-) -> pd.DataFrame:
+def learning_rate_search(settings: Training, trials: Sequence[Task], store: Store) -> pd.DataFrame:
     """One row a fold and learning rate that was tried: its best epoch, and whether it was chosen.
 
     Args:
-        rates: the learning rates.
-        trials: their tasks, of one fold or of one after the other.
+        settings: of the adaptation.
+        trials: the tasks of its learning rates, of one fold or of one after the other.
         store: where they are.
     """
-    rows = []
+    rates, rows = settings.learning_rate_search, []
     for start in range(0, len(trials), len(rates)):
         own = trials[start : start + len(rates)]
         found = [read_adapted(store, trial).diagnostics for trial in own]
-        chosen = best_learning_rate(dict(zip(rates, found, strict=True)))
+        chosen = best_learning_rate(dict(zip(rates, found, strict=True)), settings)
         for rate, diagnostics in zip(rates, found, strict=True):
             # One that diverged has no best epoch.
             best = diagnostics[diagnostics["best"]].reindex(columns=_CHOSEN_BY)
@@ -176,7 +174,7 @@ def _finetune(
 ) -> None:
     (task,) = tasks
     if trials:
-        search = learning_rate_search(settings.learning_rate_search, trials, store)
+        search = learning_rate_search(settings, trials, store)
         rate = float(search.loc[search["chosen"], "learning_rate"].iloc[0])
         settings = settings.model_copy(update={"learning_rate": rate})
     geometry = model.spec.card.preprocess.geometry
