@@ -106,8 +106,8 @@ def learning_rate_spread(out: Path) -> list[dict[str, Any]]:
         return []
     model, figures = ["encoder", "adaptation"], ["lowest_rate", "share_below_1_percent"]
     epochs = pd.read_parquet(file, columns=[*model, *figures])
-    records: list[dict[str, Any]] = epochs.drop_duplicates(model).to_dict("records")
-    return records
+    rows = epochs.drop_duplicates(model).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in rows]
 
 
 def write_certificates(out: Path, store: Store, certificates: dict[str, Task]) -> None:

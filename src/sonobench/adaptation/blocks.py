@@ -44,7 +44,9 @@ def _depths(module: nn.Module, depth: int) -> tuple[dict[str, float], int]:
     if matcher is not None:
         # What no pattern of timm's matches is in the head's group, the last; no name is matched by
         # none of them for certain but one without a letter.
-        headed = SimpleNamespace(named_parameters=lambda: [*module.named_parameters(), ("", None)])
+        headed: Any = SimpleNamespace(
+            named_parameters=lambda: [*module.named_parameters(), ("", None)]
+        )
         groups: dict[str, int] = group_parameters(headed, matcher(), reverse=True)
         head = groups.pop("")
         inner = {

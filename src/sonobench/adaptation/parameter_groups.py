@@ -22,8 +22,10 @@ def parameter_groups(classifier: Classifier, settings: Training) -> list[dict[st
     there is none.
     """
     # Two seconds to import.
-    from timm.optim import param_groups_layer_decay, param_groups_weight_decay  # noqa: PLC0415
+    import timm.optim  # noqa: PLC0415
 
+    # Its type hints do not export what its documentation does.
+    library: Any = timm.optim
     # timm itself takes out what has one dimension.
     undecayed = [
         name
@@ -32,14 +34,14 @@ def parameter_groups(classifier: Classifier, settings: Training) -> list[dict[st
     ]
     groups: list[dict[str, Any]]
     if isinstance(settings, FullFinetune):
-        groups = param_groups_layer_decay(
+        groups = library.param_groups_layer_decay(
             classifier,
             weight_decay=settings.weight_decay,
             no_weight_decay_list=undecayed,
             layer_decay=_factor(classifier, settings),
         )
     else:
-        groups = param_groups_weight_decay(
+        groups = library.param_groups_weight_decay(
             classifier, settings.weight_decay, no_weight_decay_list=undecayed
         )
     return groups

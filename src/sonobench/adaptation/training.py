@@ -4,7 +4,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -388,7 +388,7 @@ def best_epoch(history: list[dict[str, Any]], settings: Training) -> int | None:
     return min(range(len(history)), key=badness_of, default=None)
 
 
-def badness(epoch: Mapping[Hashable, Any], settings: Training) -> tuple[float, float]:
+def badness(epoch: Mapping[Any, Any], settings: Training) -> tuple[float, float]:
     """What `selection` orders epochs by, of a record of the history: the lowest is the best."""
     macro_f1, nll = float(epoch["validation_macro_f1"]), float(epoch["validation_nll"])
     return (-macro_f1, nll) if settings.selection == "macro_f1" else (nll, 0.0)
