@@ -141,3 +141,13 @@ def test_the_path_is_kept_as_diagnostics() -> None:
     assert (path["gradient"] <= LinearProbe().tolerance).all()
     best = path.loc[path.groupby("fold")["validation_nll"].idxmin(), "chosen"]
     assert best.all()
+
+
+@pytest.mark.parametrize("penalties", [(1e-1, 1e-2), (1e3, 1e2, 1e-2, 1e-5)])
+def test_of_a_fold_only_the_chosen_penalty_can_be_at_an_edge(penalties: tuple[float, ...]) -> None:
+    settings = LinearProbe(penalties=penalties, patience=None)
+    path = linear_probe(*cohorts(), CLASSES, settings).diagnostics
+    best = path.groupby("fold")["validation_nll"].transform("min") == path["validation_nll"]
+    assert (path["chosen"] == best).all()
+    at_end = path["penalty"].isin([penalties[0], penalties[-1]])
+    assert (path["at_edge"] == (best & at_end)).all()

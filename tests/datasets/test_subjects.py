@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sonobench.datasets import DatasetError, duplicate_groups, merge_subjects, refuse_conflicts
+from sonobench.datasets.subjects import copies_to_drop
 
 Rows = list[tuple[int, int]]
 
@@ -75,3 +76,46 @@ def test_a_patient_in_train_and_test_stops_with_both_rows() -> None:
 def test_the_published_split_of_an_external_cohort_plays_no_part() -> None:
     samples = table([(1, 1), (1, 2)]).assign(official_split=["train", "test"], dataset="abroad")
     refuse_conflicts(samples, "home")
+
+
+# The order of ids would keep the first of each pair, or of three.
+COPIES = {
+    "a published test image of the source before one of another cohort": (
+        [("abroad", ""), ("home", "test")],
+        1,
+    ),
+    "an image of another cohort before the source's training image": (
+        [("home", "train"), ("abroad", "")],
+        1,
+    ),
+    "an image of another cohort before the source's image without a published split": (
+        [("home", ""), ("abroad", "")],
+        1,
+    ),
+    "a published test image before a training image of the source": (
+        [("home", "train"), ("home", "test")],
+        1,
+    ),
+    "a test image of the source before all others": (
+        [("home", "train"), ("abroad", "test"), ("home", "test")],
+        2,
+    ),
+    "of another cohort's two the smaller id, whatever its own split": (
+        [("abroad", "train"), ("abroad", "test")],
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize(("copies", "kept"), COPIES.values(), ids=COPIES)
+def test_of_identical_images_one_is_kept(copies: list[tuple[str, str]], kept: int) -> None:
+    samples = table([(number, 1) for number in range(len(copies))])
+    samples["dataset"], samples["official_split"] = zip(*copies, strict=True)
+    dropped = copies_to_drop(samples, "home")
+    assert dropped.index[~dropped].tolist() == [kept]
+    backwards = copies_to_drop(samples.iloc[::-1], "home")
+    assert backwards.index[~backwards].tolist() == [kept]
+
+
+def test_images_that_occur_once_are_all_kept() -> None:
+    assert not copies_to_drop(table([(1, 1), (1, 2), (2, 3)]), "home").any()

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import mmap
 import os
 import signal
 import subprocess
@@ -115,6 +116,26 @@ def be_killed_once(tasks: Sequence[Task], store: Store, progress: Progress, *, c
 
 def be_killed(tasks: Sequence[Task], store: Store, progress: Progress) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def read_what_is_cut_short(
+    tasks: Sequence[Task], store: Store, progress: Progress, *, file: Path
+) -> None:
+    """Touch a page of a mapped file that the file no longer has."""
+    file.write_bytes(bytes(2 * mmap.PAGESIZE))
+    with file.open("r+b") as opened, mmap.mmap(opened.fileno(), 0) as mapped:
+        os.truncate(file, 0)
+        mapped[mmap.PAGESIZE]
+
+
+def end_by_signal(
+    tasks: Sequence[Task], store: Store, progress: Progress, *, number: signal.Signals
+) -> None:
+    os.kill(os.getpid(), number)
+
+
+def end_with_status_3(tasks: Sequence[Task], store: Store, progress: Progress) -> None:
+    os._exit(3)
 
 
 def stay_on_ray(tasks: Sequence[Task], store: Store, progress: Progress, *, calls: Path) -> None:

@@ -35,6 +35,23 @@ def test_a_killed_worker_fails_its_job_and_the_others_go_on(store: Store, tmp_pa
     assert sorted(lines(calls)) == ALL_OF_CHAIN
 
 
+def test_the_error_says_what_ended_a_worker(store: Store, tmp_path: Path) -> None:
+    cut_short = partial(engine_jobs.read_what_is_cut_short, file=tmp_path / "mapped")
+    jobs = {
+        "cut short": cut_short,
+        "ended": partial(engine_jobs.end_by_signal, number=signal.SIGTERM),
+        "left": engine_jobs.end_with_status_3,
+    }
+    failures = LocalEngine(store, workers=2).run(
+        [Job(name, (task(name),), function) for name, function in jobs.items()]
+    )
+    errors = {failure.job: failure.error for failure in failures}
+    assert "SIGBUS" in errors["cut short"]
+    assert "a file that it had mapped into memory was cut short" in errors["cut short"]
+    assert "was ended by SIGTERM" in errors["ended"]
+    assert "ended by itself, with exit status 3" in errors["left"]
+
+
 def test_a_function_that_cannot_be_sent_fails_its_job(store: Store, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     local = Job("local", (task("x"),), lambda tasks, store, progress: None)

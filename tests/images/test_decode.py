@@ -40,6 +40,15 @@ def test_equal_channels_are_stored_as_one(tmp_path: Path) -> None:
     assert (decode(save(tmp_path, as_colour)).pixels == GREY).all()
 
 
+@pytest.mark.parametrize("other", [0, 1, 2])
+def test_an_image_is_colour_when_one_channel_differs_from_two_equal_ones(
+    tmp_path: Path, other: int
+) -> None:
+    pixels = np.stack([GREY] * 3, axis=2)
+    pixels[3, 4, other] ^= 1
+    assert (decode(save(tmp_path, Image.fromarray(pixels))).pixels == pixels).all()
+
+
 def test_alpha_is_dropped_and_not_blended(tmp_path: Path) -> None:
     alpha = np.full(GREY.shape, 7, dtype=np.uint8)
     transparent = Image.fromarray(np.dstack([COLOUR, alpha]), "RGBA")

@@ -1,6 +1,7 @@
 """Single-frame ultrasound DICOM, in files that pydicom writes."""
 
 import io
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sonobench.images import UnreadableImage, decode
+from sonobench.images import CannotDecode, UnreadableImage, decode
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -158,3 +159,13 @@ def test_a_dicom_file_without_an_image_is_refused(tmp_path: Path) -> None:
     del made.PixelData
     with pytest.raises(UnreadableImage, match="a DICOM file without an image in it"):
         decoded(made, tmp_path)
+
+
+def test_without_pydicom_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = scan(GREY, "MONOCHROME2")
+    made.save_as(tmp_path / "scan.dcm", enforce_file_format=True)
+    monkeypatch.setitem(sys.modules, "pydicom", None)  # how Python marks what cannot be imported
+    with pytest.raises(CannotDecode, match=r"pip install 'sonobench\[dicom\]'"):
+        decode(tmp_path / "scan.dcm")

@@ -81,3 +81,11 @@ def test_grey_and_its_three_equal_channels_give_the_same_square(kind: str) -> No
 
 def test_an_extreme_strip_keeps_at_least_one_row() -> None:
     assert Geometry("longest_side_pad", 32).render(picture(1, 400, colour=False)).any()
+
+
+@pytest.mark.parametrize("shape", [(2, 1000), (1000, 2)])
+def test_of_a_very_long_image_one_line_is_left(shape: tuple[int, int]) -> None:
+    square = Geometry("longest_side_pad", 50).render(np.full(shape, 200, dtype=np.uint8))
+    line = square if shape[0] < shape[1] else square.T
+    assert (line[0] == 200).all()
+    assert not line[1:].any()
