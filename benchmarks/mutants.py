@@ -159,9 +159,12 @@ def _measure(area: str, number: int, seed: int, workers: int) -> tuple[list[Verd
         def judge(drawn: tuple[Mutant, str]) -> Verdict:
             tree = trees.get()
             try:
-                return _judge(*drawn, tests_of, tree)
+                verdict = _judge(*drawn, tests_of, tree)
             finally:
                 trees.put(tree)
+            told = verdict.by or f"lives\n{verdict.change}"
+            print(f"{verdict.mutant.module}:{verdict.mutant.line} {told}", file=sys.stderr)
+            return verdict
 
         with ThreadPoolExecutor(workers) as pool:
             return list(pool.map(judge, sample)), places
@@ -186,7 +189,7 @@ def _sample(modules: list[Path], number: int, seed: int) -> tuple[list[tuple[Mut
     generator = random.Random(seed)
     places = sorted(at_place)
     generator.shuffle(places)
-    sample = []
+    sample = list[tuple[Mutant, str]]()
     for place in places:
         if len(sample) == number:
             break
@@ -256,6 +259,7 @@ class _TestsOf:
         status, output = _forked(tree, trace, seconds=None)
         if status:
             sys.exit(f"the tests fail without a mutant:\n{output}")
+        self._tests: dict[str, tuple[float, list[str]]]
         lines, self._tests = pickle.loads(answer.read_bytes())
         self._contexts = {str(Path(file).relative_to(tree)): found for file, found in lines.items()}
         self.all = self._ordered(set(self._tests))
