@@ -21,7 +21,8 @@ from scipy.special import expit, ndtri
 from sonobench.evaluation import (
     bootstrap_statistic,
     draw_subjects,
-    jackknife_standard_error,
+    jackknife_replicates,
+    jackknife_variance,
     logit_interval,
     percentile_interval,
 )
@@ -63,8 +64,10 @@ class Population:
     macro_f1: float
 
 
-def main(small: bool = False, repetitions: int = 2_000) -> dict[str, Any]:
+def main(small: bool = False, repetitions: int = 4_000) -> dict[str, Any]:
     """Simulate every population `repetitions` times (`small`: 20); coverage of each method."""
+    from benchmarks.paired_tests import levels  # noqa: PLC0415
+
     # The class shares of the test half of FETAL_PLANES_DB, and the African set's four classes and
     # centres, two of them without the last class.
     home = np.array([[358, 1472, 524, 660, 645, 1612]]) / 5271
@@ -76,10 +79,17 @@ def main(small: bool = False, repetitions: int = 2_000) -> dict[str, Any]:
         "112 subjects in 5 strata, F1 0.98": Population(centres, abroad, 4.0, 0.4, 0.98),
         "25 subjects, F1 0.90": Population(np.array([25]), abroad[:1], 4.0, 0.4, 0.90),
     }
+    tests = {
+        "112 subjects in 5 strata, F1 0.75": Population(centres, abroad, 4.0, 0.4, 0.75),
+        "112 subjects in 5 strata, F1 0.97": Population(centres, abroad, 4.0, 0.4, 0.97),
+        "400 patients, F1 0.75": Population(np.array([400]), home, 5.9, 0.9, 0.75),
+        "400 patients, F1 0.97": Population(np.array([400]), home, 5.9, 0.9, 0.97),
+    }
     runs = 20 if small else repetitions
     return {
         "repetitions": runs,
         "coverage": {name: _coverage(population, runs) for name, population in populations.items()},
+        "paired_tests": {name: levels(population, runs) for name, population in tests.items()},
     }
 
 
@@ -87,7 +97,7 @@ def _coverage(population: Population, repetitions: int) -> dict[str, float]:
     generator = np.random.default_rng(0)
     strata = np.repeat(np.arange(len(population.subjects)), population.subjects)
     declared = np.arange(population.class_shares.shape[1])
-    shift = brentq(lambda value: _truth(population, value) - population.macro_f1, -20, 5)
+    shift = shift_of(population)
     # The weights do not depend on the data, so that one matrix serves all repetitions. Draws
     # without a class are not drawn again here: it would need one matrix each, and they are rare.
     weights = draw_subjects(
@@ -118,8 +128,14 @@ def _coverage(population: Population, repetitions: int) -> dict[str, float]:
     return {**shares, "share_of_estimates_at_1": at_edge / repetitions}
 
 
+def shift_of(population: Population) -> float:
+    """The logit of an error's probability at which macro F1 is the population's."""
+    shift: float = brentq(lambda value: _truth(population, value) - population.macro_f1, -20, 5)
+    return shift
+
+
 def _truth(population: Population, shift: float) -> float:
-    errors = _error_probability(population, shift, PATIENT_EFFECTS).mean(-1)
+    errors = error_probability(population, shift, PATIENT_EFFECTS).mean(-1)
     shares = population.subjects @ population.class_shares
     n_classes = shares.size
     confusion = np.empty((MODELS, n_classes, n_classes))
@@ -131,7 +147,7 @@ def _truth(population: Population, shift: float) -> float:
     return float(macro_f1(confusion, np.arange(n_classes)).mean())
 
 
-def _error_probability(population: Population, shift: float, patient_effects: Values) -> Values:
+def error_probability(population: Population, shift: float, patient_effects: Values) -> Values:
     """Of every model and class, for patients with the given effects, (models, K, patients)."""
     n_classes = population.class_shares.shape[1]
     of_model = np.linspace(-0.2, 0.2, MODELS)[:, None, None]
@@ -155,20 +171,33 @@ def _sample(
     generator: np.random.Generator,
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """One cohort: subject and class of every image, predicted classes (models, images)."""
+    subject, true, effects = images_of(population, strata, generator)
+    probability = error_probability(population, shift, effects)[:, true, subject]
+    common, own = generator.random(true.size), generator.random((MODELS, true.size))
+    shared = generator.random(true.size) < SHARED
+    wrong = np.where(shared, common, own) < probability
     n_classes = population.class_shares.shape[1]
+    return subject, true, np.where(wrong, wrong_predictions(true, n_classes, generator), true)
+
+
+def images_of(
+    population: Population, strata: npt.NDArray[np.intp], generator: np.random.Generator
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Values]:
+    """One cohort: subject and class of every image, effect of every subject."""
     log_mean = np.log(population.images) - population.spread**2 / 2
     sizes = np.maximum(1, np.rint(generator.lognormal(log_mean, population.spread, strata.size)))
     subject = np.repeat(np.arange(strata.size), sizes.astype(np.intp))
     preference = generator.standard_gamma(2 * population.class_shares[strata])
     preference /= preference.sum(1, keepdims=True)
     true = _choose(preference[subject], generator)
-    effects = PATIENT_SD * generator.standard_normal(strata.size)
-    probability = _error_probability(population, shift, effects)[:, true, subject]
-    common, own = generator.random(true.size), generator.random((MODELS, true.size))
-    shared = generator.random(true.size) < SHARED
-    wrong = np.where(shared, common, own) < probability
-    other = _choose(_wrong_classes(n_classes)[true], generator)
-    return subject, true, np.where(wrong, other, true)
+    return subject, true, PATIENT_SD * generator.standard_normal(strata.size)
+
+
+def wrong_predictions(
+    true: npt.NDArray[np.intp], n_classes: int, generator: np.random.Generator
+) -> npt.NDArray[np.intp]:
+    """A class that is not the true one, of every image."""
+    return _choose(_wrong_classes(n_classes)[true], generator)
 
 
 def _choose(probabilities: Values, generator: np.random.Generator) -> npt.NDArray[np.intp]:
@@ -194,11 +223,12 @@ def _jackknife(
     counts: npt.NDArray[np.int64], strata: npt.NDArray[np.intp], declared: npt.NDArray[np.intp]
 ) -> tuple[float, float]:
     images = counts[0].sum(-1)
+    replicates = jackknife_replicates(
+        counts, lambda confusion: macro_f1(confusion, declared)[..., None], strata
+    )
     low, high = logit_interval(
         macro_f1(counts.sum(1), declared).mean(0, keepdims=True),
-        jackknife_standard_error(
-            counts, lambda confusion: macro_f1(confusion, declared)[..., None], strata
-        ),
+        np.sqrt(jackknife_variance(replicates, strata)),
         (images / images.sum(0)).mean(1, keepdims=True),
         degrees_of_freedom=strata.size - len(np.unique(strata)),
         confidence=CONFIDENCE,

@@ -59,6 +59,25 @@ def test_a_model_that_is_always_right_and_one_that_is_always_wrong_get_the_bound
     assert fit_temperature(-np.eye(3), true) == 100
 
 
+def test_a_temperature_at_a_bound_calibrates_nothing(make_tables: Make) -> None:
+    tables = make_tables()
+    known = pd.Index(tables.settings.classes)
+    with_all = with_validation(tables, scale=1.0)
+    held_out = with_all.predictions["role"] == "validation"
+    right = held_out & (with_all.predictions["encoder"] == "net")
+    certain = [
+        np.float32(np.arange(len(known)) == known.get_loc(x))
+        for x in with_all.predictions.loc[right, "label"]
+    ]
+    logits = with_all.predictions["logits"].copy()
+    logits[right] = pd.Series(certain, logits.index[right])
+    found = run(replace(with_all, predictions=with_all.predictions.assign(logits=logits)))
+    at_bound = found.temperatures["temperature"] == 0.01
+    assert set(found.temperatures.loc[at_bound, "encoder"]) == {"net"}
+    calibrated = found.results[found.results["calibration"] == "temperature"]
+    assert set(calibrated["encoder"]) == set(found.temperatures["encoder"]) - {"net"}
+
+
 def test_temperatures_are_fitted_on_validation_images_alone(make_tables: Make) -> None:
     tables = make_tables()
     one = run(with_validation(tables, scale=1.0)).temperatures

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_ind, ttest_rel
 
-from sonobench.evaluation import IN_DOMAIN, evaluate
-from sonobench.evaluation.comparisons import Drawn, comparisons
+from sonobench.evaluation import IN_DOMAIN, evaluate, jackknife_replicates
+from sonobench.evaluation.comparisons import Compared, comparisons, paired
 
 CLASSES = ("brain", "femur", "other")
 Make = Callable[..., Any]
@@ -64,8 +65,9 @@ def test_a_model_with_one_more_patient_right_is_before_the_other(make_tables: Ma
     pair = only(found, kind="pair", evaluation=IN_DOMAIN)
     assert (pair["a"], pair["b"]) == ("net", "other net")
     assert pair["estimate"] < 0
-    # Never worse, and alike where the patient is not drawn: (11/12)^12 = 35 % of draws.
-    assert pair["ci_low"] < pair["ci_high"] <= 0
+    # One patient in whom they differ tells nothing.
+    assert pair["ci_low"] < pair["estimate"] < 0 < pair["ci_high"]
+    assert pair["p"] == 1
     ranks = chosen(found, kind="rank", evaluation=IN_DOMAIN).set_index("a")
     assert ranks["estimate"].to_dict() == {"net": 2, "other net": 1}
 
@@ -140,8 +142,11 @@ def test_full_fine_tuning_is_compared_with_linear_probing_of_the_same_encoder(
 def test_holm_counts_the_pairs_of_one_adaptation_and_cohort_and_macro_f1_alone() -> None:
     generator = np.random.default_rng(0)
     models = {
-        (encoder, adaptation): Drawn(
-            np.full(3, 0.5 + shift), 0.5 + shift + generator.normal(0, 0.01, (999, 3))
+        (encoder, adaptation): Compared(
+            np.full(3, 0.5 + shift),
+            0.5 + shift + generator.normal(0, 0.001, (60, 3)),
+            generator.random((60, 2, 2)),
+            np.zeros(60, dtype=np.intp),
         )
         for encoder, shift in (("a", 0.0), ("b", 0.02), ("c", 0.04))
         for adaptation in ("linear_probe", "full_finetune")
@@ -151,6 +156,72 @@ def test_holm_counts_the_pairs_of_one_adaptation_and_cohort_and_macro_f1_alone()
     macro = pairs[pairs["metric"] == "macro_f1"]
     assert macro["p_holm"].min() == pytest.approx(3 * macro["p"].min())
     assert pairs.loc[pairs["metric"] != "macro_f1", "p_holm"].isna().all()
+
+
+def one_image_each(right: np.ndarray, strata: np.ndarray | None = None) -> Compared:
+    """Of two classes and one image a subject: whether it is right; accuracy is what is compared."""
+    counts = np.zeros((1, len(right), 2, 2), dtype=np.int64)
+    counts[0, np.arange(len(right)), 0, 1 - right.astype(int)] = 1
+    strata = np.zeros(len(right), dtype=np.intp) if strata is None else strata
+
+    def accuracy(confusions):
+        return np.repeat((confusions[..., 0, 0] / confusions.sum((-2, -1)))[..., None], 3, axis=-1)
+
+    replicates = jackknife_replicates(counts, accuracy, strata)
+    return Compared(accuracy(counts.sum(1)).mean(0), replicates, counts.mean(0), strata)
+
+
+def difference(a: Compared, b: Compared) -> dict[str, Any]:
+    return next(iter(paired({"a": a, "b": b}, [("a", "b")], 0.95)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_with_one_image_a_patient_a_pair_has_the_paired_t_test_of_accuracy(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    a, b = generator.random(80) < 0.8, generator.random(80) < 0.6
+    row = difference(one_image_each(a), one_image_each(b))
+    expected = ttest_rel(a.astype(float), b.astype(float))
+    interval = expected.confidence_interval(0.95)
+    assert row["p"] == pytest.approx(expected.pvalue)
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((interval.low, interval.high))
+
+
+def test_with_one_image_a_patient_a_drop_has_welchs_t_interval() -> None:
+    generator = np.random.default_rng(0)
+    here, there = generator.random(200) < 0.9, generator.random(30) < 0.7
+    models = [{("net", "linear_probe"): one_image_each(right)} for right in (here, there)]
+    variants = [(IN_DOMAIN, "open", "all"), ("abroad", "open", "all")]
+    table = comparisons(dict(zip(variants, models, strict=True)), 0.95)
+    drop = only(table, kind="drop", metric="accuracy")
+    expected = ttest_ind(here.astype(float), there.astype(float), equal_var=False)
+    interval = expected.confidence_interval(0.95)
+    assert (drop["ci_low"], drop["ci_high"]) == pytest.approx((interval.low, interval.high))
+
+
+@pytest.mark.parametrize("differ", range(7))
+def test_p_is_not_below_what_the_number_of_differing_patients_allows(differ: int) -> None:
+    a = np.arange(200) < 120 + differ
+    row = difference(one_image_each(a), one_image_each(np.arange(200) < 120))
+    assert row["p"] >= min(1, 2 / 2**differ)
+    assert (row["p"] < 0.05) == (row["ci_low"] > 0)
+
+
+def test_six_patients_give_no_p_below_2_in_64_and_no_letters() -> None:
+    right, wrong = np.ones(6, dtype=bool), np.zeros(6, dtype=bool)
+    models = {
+        ("good", "linear_probe"): one_image_each(right),
+        ("bad", "linear_probe"): one_image_each(wrong),
+    }
+    table = comparisons({(IN_DOMAIN, "open", "all"): models}, 0.95)
+    assert only(table, kind="pair")["p"] == 2 / 64
+    assert chosen(table, kind="rank")["group"].isna().all()
+
+
+def test_patients_who_are_each_the_only_one_of_their_site_tell_nothing_of_a_difference() -> None:
+    sites = np.arange(12)
+    right = np.arange(12) < 8
+    row = difference(one_image_each(right, sites), one_image_each(~right, sites))
+    assert (row["ci_low"], row["ci_high"], row["p"]) == (-1, 1, 1)
 
 
 def test_an_evaluation_of_one_model_has_no_pairs_and_no_ranks(make_tables: Make) -> None:

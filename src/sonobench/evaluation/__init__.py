@@ -13,16 +13,24 @@ from sonobench.evaluation.bootstrap import (
     draw_subjects,
     percentile_interval,
 )
+from sonobench.evaluation.calibration import TEMPERATURE_BOUNDS
+from sonobench.evaluation.comparisons import FEWEST_FOR_LETTERS
 from sonobench.evaluation.evaluate import Evaluation, evaluate
 from sonobench.evaluation.files import read_predictions_file
-from sonobench.evaluation.jackknife import jackknife_standard_error, logit_interval
+from sonobench.evaluation.jackknife import (
+    jackknife_replicates,
+    jackknife_variance,
+    logit_interval,
+)
 from sonobench.evaluation.paper import PAPER_MODELS, PaperNames
 from sonobench.evaluation.runs import RunComparison, RunTables, compare_runs
 from sonobench.evaluation.settings import IN_DOMAIN, EvaluationSettings
 
 __all__ = [
+    "FEWEST_FOR_LETTERS",
     "IN_DOMAIN",
     "PAPER_MODELS",
+    "TEMPERATURE_BOUNDS",
     "Draws",
     "Evaluation",
     "EvaluationSettings",
@@ -33,7 +41,8 @@ __all__ = [
     "compare_runs",
     "draw_subjects",
     "evaluate",
-    "jackknife_standard_error",
+    "jackknife_replicates",
+    "jackknife_variance",
     "logit_interval",
     "percentile_interval",
     "read_predictions_file",

@@ -16,9 +16,9 @@ from sonobench.evaluation.probabilities import equal_mass_bins, log_probabilitie
 from sonobench.evaluation.settings import EvaluationSettings
 from sonobench.tables import TEMPERATURES, check, empty
 
-# The inverse of a temperature is looked for between these; a model that its validation images
-# cannot calibrate (all right, or no better than chance) gets one of them.
-_LEAST, _MOST = 0.01, 100.0
+# Temperatures are looked for between these. A model that its validation images cannot calibrate
+# (all right, or no better than chance) has none: the further, the better, and it gets one of them.
+TEMPERATURE_BOUNDS = 0.01, 100.0
 
 Values = npt.NDArray[np.float64]
 Key = tuple[str, str, int, int]
@@ -34,8 +34,9 @@ def fit_temperature(logits: npt.NDArray[np.floating], true: npt.NDArray[np.intp]
         true: class index of every image, (N,).
 
     Returns:
-        Between 0.01 and 100.
+        Within `TEMPERATURE_BOUNDS`.
     """
+    lowest, highest = TEMPERATURE_BOUNDS
     exact = logits.astype(np.float64)
     of_true = exact[np.arange(len(true)), true]
 
@@ -43,11 +44,11 @@ def fit_temperature(logits: npt.NDArray[np.floating], true: npt.NDArray[np.intp]
         expected = (softmax(inverse * exact, axis=1) * exact).sum(1)
         return float((expected - of_true).mean())
 
-    if slope(_LEAST) >= 0:
-        return 1 / _LEAST
-    if slope(_MOST) <= 0:
-        return 1 / _MOST
-    return 1 / float(brentq(slope, _LEAST, _MOST, xtol=1e-10))
+    if slope(1 / highest) >= 0:
+        return highest
+    if slope(1 / lowest) <= 0:
+        return lowest
+    return 1 / float(brentq(slope, 1 / highest, 1 / lowest, xtol=1e-10))
 
 
 def temperatures(predictions: pd.DataFrame, settings: EvaluationSettings) -> pd.DataFrame:
@@ -80,10 +81,14 @@ def temperatures(predictions: pd.DataFrame, settings: EvaluationSettings) -> pd.
 def calibrated(
     models: Mapping[tuple[str, str], Sequence[TrainedModel]], fitted: pd.DataFrame
 ) -> dict[tuple[str, str], list[TrainedModel]]:
-    """The models of which every trained one has a temperature, with their logits divided by it."""
+    """The models of which every trained one has a temperature, with their logits divided by it.
+
+    One at a bound is none: what it gives depends on where the bound is.
+    """
     of = {
         tuple(row[name] for name in TEMPERATURES.key): float(row["temperature"])
         for row in fitted.to_dict("records")
+        if row["temperature"] not in TEMPERATURE_BOUNDS
     }
     return {
         pair: [

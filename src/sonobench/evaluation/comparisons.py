@@ -1,4 +1,4 @@
-"""Models against each other, and at home against abroad, from the same draws of patients."""
+"""Models against each other, and at home against abroad, over the same patients."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sonobench.evaluation.bootstrap import percentile_interval
+from sonobench.evaluation.jackknife import jackknife_variance, t_interval, t_p
 from sonobench.evaluation.metrics import COMPARED
 from sonobench.evaluation.ranking import (
-    bootstrap_p,
     holm,
     letter_groups,
     rank_intervals,
@@ -25,20 +24,37 @@ Values = npt.NDArray[np.float64]
 Pair = tuple[str, str]
 Key = TypeVar("Key", bound=Hashable)
 
+# With fewer patients hardly any difference can be told from chance: with five none can, and models
+# that share a letter would look as if they had been found equal.
+FEWEST_FOR_LETTERS = 10
 # The settings that a full fine-tuning and a linear probe of one encoder are compared as.
 _ADAPTATIONS = ("full_finetune", "linear_probe")
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The metrics `COMPARED` of one model: estimates, (3,), and in every draw, (B, 3)."""
+class Compared:
+    """What of one model is compared with others on the same images.
+
+    Attributes:
+        estimate: the metrics `COMPARED`, (3,).
+        replicates: the same without each subject (`jackknife_replicates`), (S, 3).
+        counts: confusion counts of each subject, mean over the trained models, (S, K, K).
+        strata: stratum of each subject, 0, 1, ..., (S,).
+    """
 
     estimate: Values
-    draws: Values
+    replicates: Values
+    counts: Values
+    strata: npt.NDArray[np.intp]
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """Subjects less strata."""
+        return len(self.strata) - len(np.unique(self.strata))
 
 
 # What is compared on one set of images: models by encoder and adaptation.
-Models = Mapping[Pair, Drawn]
+Models = Mapping[Pair, Compared]
 # Evaluation, label space, images.
 Variant = tuple[str, str, str]
 
@@ -81,9 +97,14 @@ def comparisons(variants: Mapping[Variant, Models], confidence: float) -> pd.Dat
 
 
 def paired(
-    models: Mapping[Key, Drawn], pairs: Sequence[tuple[Key, Key]], confidence: float
+    models: Mapping[Key, Compared], pairs: Sequence[tuple[Key, Key]], confidence: float
 ) -> Iterator[dict[str, Any]]:
     """Differences a - b of pairs of models on the same images, one row a pair and metric.
+
+    Interval and p are those of t with (subjects - strata) degrees of freedom, with the jackknife's
+    standard error of the difference over subjects. No p is smaller than what exchanging the two
+    models' predictions of whole subjects can give (Fisher's randomisation test), 2 / 2^n for the n
+    subjects in which they differ, and an interval holds 0 where p is not below 1 - confidence.
 
     In a row `a` and `b` are the keys of the models. `p_holm` corrects for the number of pairs, and
     stands at macro F1 only, which is the primary metric.
@@ -91,9 +112,17 @@ def paired(
     if not pairs:
         return
     estimates = np.stack([models[a].estimate - models[b].estimate for a, b in pairs])
-    differences = np.stack([models[a].draws - models[b].draws for a, b in pairs], axis=1)
-    low, high = percentile_interval(differences, confidence)
-    p = bootstrap_p(differences)
+    replicates = np.stack([models[a].replicates - models[b].replicates for a, b in pairs], axis=1)
+    any_of = models[pairs[0][0]]
+    freedom = any_of.degrees_of_freedom
+    error = np.sqrt(jackknife_variance(replicates, any_of.strata))
+    differing = np.array(
+        [(models[a].counts != models[b].counts).any((1, 2)).sum() for a, b in pairs]
+    )
+    p = np.maximum(t_p(estimates, error, freedom), np.minimum(1, 2.0 ** (1 - differing))[:, None])
+    low, high = t_interval(estimates, error, freedom, confidence)
+    alike = p >= 1 - confidence
+    low, high = np.where(alike, np.minimum(low, 0), low), np.where(alike, np.maximum(high, 0), high)
     corrected = holm(p[:, 0])
     for position, (a, b) in enumerate(pairs):
         for place, metric in enumerate(COMPARED):
@@ -129,9 +158,10 @@ def _standings(
             a, b = encoders.index(row["a"][0]), encoders.index(row["b"][0])
             different[a, b] = different[b, a] = True
     low, high = rank_intervals(estimates, different)
-    standing = zip(
-        encoders, ranks(estimates), low, high, letter_groups(estimates, different), strict=True
-    )
+    groups: list[str | None] = [*letter_groups(estimates, different)]
+    if len(models[encoders[0], adaptation].strata) < FEWEST_FOR_LETTERS:
+        groups = [None] * len(encoders)
+    standing = zip(encoders, ranks(estimates), low, high, groups, strict=True)
     return [
         {
             "kind": "rank",
@@ -148,11 +178,20 @@ def _standings(
 
 
 def _drops(home: Models, abroad: Models, confidence: float) -> list[dict[str, Any]]:
-    """In-domain less external, from independent draws of the two cohorts."""
+    """In-domain less external: other patients, so that variances add (Welch's t)."""
     rows = []
     for (encoder, adaptation), there in abroad.items():
         here = home[encoder, adaptation]
-        low, high = percentile_interval(here.draws - there.draws, confidence)
+        variances = np.stack([jackknife_variance(of.replicates, of.strata) for of in (here, there)])
+        variance = variances.sum(0)
+        each = np.array([[here.degrees_of_freedom], [there.degrees_of_freedom]])
+        # Welch and Satterthwaite; a cohort that says nothing of its variance leaves none.
+        parts = (np.square(variances) / np.maximum(each, 1)).sum(0)
+        freedom = np.divide(
+            np.square(variance), parts, out=np.ones(len(COMPARED)), where=variance > 0
+        ) * (each.min() > 0)
+        estimate = here.estimate - there.estimate
+        low, high = t_interval(estimate, np.sqrt(variance), freedom, confidence)
         for place, metric in enumerate(COMPARED):
             rows.append(
                 {
@@ -160,7 +199,7 @@ def _drops(home: Models, abroad: Models, confidence: float) -> list[dict[str, An
                     "a": encoder,
                     "a_adaptation": adaptation,
                     "metric": metric,
-                    "estimate": here.estimate[place] - there.estimate[place],
+                    "estimate": estimate[place],
                     "ci_low": low[place],
                     "ci_high": high[place],
                 }

@@ -10,7 +10,7 @@ import pandas as pd
 from sonobench.evaluation.bootstrap import Draws, draw_subjects
 from sonobench.evaluation.calibration import calibrated, reliability, risk_coverage, temperatures
 from sonobench.evaluation.cohort import Cohort, TrainedModel, cohorts
-from sonobench.evaluation.comparisons import Drawn, comparisons
+from sonobench.evaluation.comparisons import Compared, comparisons
 from sonobench.evaluation.ensemble import ensemble
 from sonobench.evaluation.label_efficiency import label_efficiency
 from sonobench.evaluation.paper import paper_claims, paper_numbers
@@ -124,7 +124,7 @@ def evaluate(
     fitted = temperatures(predictions, settings)
     results: list[tuple[_Part, tuple[str, str, str]]] = []
     confusions, reliabilities, risks, groups = [], [], [], []
-    compared: dict[tuple[str, str, str], dict[Pair, Drawn]] = {}
+    compared: dict[tuple[str, str, str], dict[Pair, Compared]] = {}
     # In a cohort without copies all images are distinct, and with all classes open is closed.
     drawn: dict[tuple[str, int], Draws] = {}
     known: dict[tuple[str, int, bytes], _Variant] = {}
@@ -149,7 +149,7 @@ def evaluate(
             for part in (*known[same].parts, *further.get(name, ())):
                 results.append((part, key))
             for pair, scored in known[same].scored.items():
-                compared.setdefault(key, {})[pair] = Drawn(scored.compared, scored.drawn)
+                compared.setdefault(key, {})[pair] = scored.compared
                 confusions.append(_confusion_rows(pair, key, trial, scored.confusions))
             if cohort.images == "all" and label_space == "open" and settings.probabilities:
                 for pair, calibration, trained in _calibrations(cohort, fitted):

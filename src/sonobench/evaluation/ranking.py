@@ -9,17 +9,6 @@ Values = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 
-def bootstrap_p(differences: Values) -> Values:
-    """Two-sided p of no difference from differences in every draw, (B, P) -> (P,).
-
-    min(1, 2 min(1 + #{d <= 0}, 1 + #{d >= 0}) / (B + 1)): never 0, and 1 for identical models
-    (Davison and Hinkley, 1997, section 4.2.1).
-    """
-    below, above = ((1 + side.sum(0)) for side in (differences <= 0, differences >= 0))
-    p: Values = np.minimum(1, 2 * np.minimum(below, above) / (len(differences) + 1))
-    return p
-
-
 def holm(p: Values) -> Values:
     """P values corrected for their number by Holm's step-down procedure (1979), (P,) -> (P,)."""
     order = np.argsort(p, kind="stable")

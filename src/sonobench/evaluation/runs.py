@@ -11,10 +11,10 @@ import pandas as pd
 
 from sonobench.evaluation.bootstrap import Draws, percentile_interval
 from sonobench.evaluation.cohort import Cohort, cohorts
-from sonobench.evaluation.comparisons import Drawn, paired
+from sonobench.evaluation.comparisons import paired
 from sonobench.evaluation.evaluate import cohort_draws
 from sonobench.evaluation.metrics import COMPARED
-from sonobench.evaluation.scoring import NUMBERS, Trial, class_metrics
+from sonobench.evaluation.scoring import NUMBERS, Scored, Trial, class_metrics
 from sonobench.evaluation.settings import EvaluationSettings
 from sonobench.tables import TableError
 
@@ -38,8 +38,8 @@ class RunComparison:
         scores: `run, encoder, adaptation, evaluation, metric, estimate, ci_low, ci_high, n_images,
             n_patients`.
         differences: `run_a, run_b, encoder, adaptation, evaluation, metric, estimate, ci_low,
-            ci_high, p, p_holm`: a - b of each model that two runs have, from the same draws of
-            patients. Holm's correction is over the models of an evaluation and two runs.
+            ci_high, p, p_holm`: a - b of each model that two runs have, over the same patients.
+            Holm's correction is over the models of an evaluation and two runs.
         agreement: `run_a, run_b, adaptation, evaluation, n_encoders, kendall_tau, ci_low, ci_high`:
             whether two runs rank the encoders that both have alike, 1 for the same order.
         notes: what could not be compared, and why.
@@ -85,9 +85,9 @@ def compare_runs(runs: Mapping[str, RunTables]) -> RunComparison:
         cohort_of, draws = found
         models = {}
         for name, cohort in cohort_of.items():
-            rows, drawn = _scored(cohort, draws, those[name].settings)
+            rows, scored = _scored(cohort, draws, those[name].settings)
             scores += [{"run": name, "evaluation": evaluation, **row} for row in rows]
-            models[name] = drawn
+            models[name] = scored
         confidence = next(iter(those.values())).settings.confidence
         for a, b in combinations(models, 2):
             both = {"run_a": a, "run_b": b, "evaluation": evaluation}
@@ -184,12 +184,11 @@ def _only(
 
 def _scored(
     cohort: Cohort, draws: Draws, settings: EvaluationSettings
-) -> tuple[list[dict[str, Any]], dict[tuple[str, str], Drawn]]:
+) -> tuple[list[dict[str, Any]], dict[tuple[str, str], Scored]]:
     trial = Trial(cohort, np.arange(len(settings.classes)), draws, settings)
-    rows, drawn = [], {}
+    rows, models = [], {}
     for (encoder, adaptation), trained in cohort.models.items():
-        scored = class_metrics(trial, trained)
-        drawn[encoder, adaptation] = Drawn(scored.compared, scored.drawn)
+        scored = models[encoder, adaptation] = class_metrics(trial, trained)
         of = dict(zip(scored.metrics.names, scored.metrics.numbers.tolist(), strict=True))
         rows += [
             {
@@ -202,14 +201,14 @@ def _scored(
             }
             for metric in COMPARED
         ]
-    return rows, drawn
+    return rows, models
 
 
 def _differences(
-    a: Mapping[tuple[str, str], Drawn], b: Mapping[tuple[str, str], Drawn], confidence: float
+    a: Mapping[tuple[str, str], Scored], b: Mapping[tuple[str, str], Scored], confidence: float
 ) -> Iterator[dict[str, Any]]:
-    models = {("a", *pair): drawn for pair, drawn in a.items()}
-    models |= {("b", *pair): drawn for pair, drawn in b.items()}
+    models = {("a", *pair): scored.compared for pair, scored in a.items()}
+    models |= {("b", *pair): scored.compared for pair, scored in b.items()}
     pairs = [(("a", *pair), ("b", *pair)) for pair in a if pair in b]
     for row in paired(models, pairs, confidence):
         _, encoder, adaptation = row["a"]
@@ -218,7 +217,7 @@ def _differences(
 
 
 def _agreements(
-    a: Mapping[tuple[str, str], Drawn], b: Mapping[tuple[str, str], Drawn], confidence: float
+    a: Mapping[tuple[str, str], Scored], b: Mapping[tuple[str, str], Scored], confidence: float
 ) -> Iterator[dict[str, Any]]:
     """Kendall's tau-b of the macro F1 of all encoders that both runs adapted alike."""
     common = [pair for pair in a if pair in b]
@@ -226,8 +225,10 @@ def _agreements(
         pairs = [pair for pair in common if pair[1] == adaptation]
         if len(pairs) < 2:
             continue
-        estimates = [np.array([[run[pair].estimate[0] for pair in pairs]]) for run in (a, b)]
-        drawn = [np.stack([run[pair].draws[:, 0] for pair in pairs], axis=1) for run in (a, b)]
+        estimates = [
+            np.array([[run[pair].compared.estimate[0] for pair in pairs]]) for run in (a, b)
+        ]
+        drawn = [np.stack([run[pair].drawn[:, 0] for pair in pairs], axis=1) for run in (a, b)]
         low, high = percentile_interval(kendall_tau(*drawn), confidence)
         yield {
             "adaptation": adaptation,

@@ -8,8 +8,13 @@ import numpy.typing as npt
 
 from sonobench.evaluation.bootstrap import Draws, bootstrap_statistic, percentile_interval
 from sonobench.evaluation.cohort import Cohort, TrainedModel
+from sonobench.evaluation.comparisons import Compared
 from sonobench.evaluation.counts import subject_confusions
-from sonobench.evaluation.jackknife import jackknife_standard_error, logit_interval
+from sonobench.evaluation.jackknife import (
+    jackknife_replicates,
+    jackknife_variance,
+    logit_interval,
+)
 from sonobench.evaluation.metrics import (
     COMPARED,
     UNBOUNDED,
@@ -103,13 +108,13 @@ class Scored:
 
     Attributes:
         metrics: of the confusion matrices.
-        compared: estimates of the metrics `COMPARED`, (3,).
-        drawn: the same in every draw, (B, 3).
+        compared: what it is compared with others by.
+        drawn: the metrics `COMPARED` in every draw, (B, 3).
         confusions: of every trained model, (U, K, K).
     """
 
     metrics: Metrics
-    compared: Values
+    compared: Compared
     drawn: Values
     confusions: npt.NDArray[np.int64]
 
@@ -134,11 +139,15 @@ def class_metrics(trial: Trial, trained: Sequence[TrainedModel]) -> Scored:
     )
     confusions = counts.sum(1)
     bounded = bounded_metrics(confusions, declared)
-    error = jackknife_standard_error(
+    replicates = jackknife_replicates(
         counts, lambda confusion: bounded_metrics(confusion, declared), cohort.strata
     )
     low, high = logit_interval(
-        bounded.mean(0), error, trial.shares, trial.degrees_of_freedom, trial.settings.confidence
+        bounded.mean(0),
+        np.sqrt(jackknife_variance(replicates, cohort.strata)),
+        trial.shares,
+        trial.degrees_of_freedom,
+        trial.settings.confidence,
     )
     values = drawn_metrics(confusions, declared)
     drawn = bootstrap_statistic(
@@ -146,13 +155,18 @@ def class_metrics(trial: Trial, trained: Sequence[TrainedModel]) -> Scored:
         counts.swapaxes(0, 1),
         lambda sums: drawn_metrics(sums, declared).mean(1),
     )
-    compared = len(COMPARED)
     names = bounded_metric_names(trial.settings.classes, declared)
-    interval = percentile_interval(drawn[:, compared:], trial.settings.confidence)
+    interval = percentile_interval(drawn[:, len(COMPARED) :], trial.settings.confidence)
     metrics = _metrics(trained, names, bounded, low, high).and_(
-        _metrics(trained, UNBOUNDED, values[:, compared:], *interval)
+        _metrics(trained, UNBOUNDED, values[:, len(COMPARED) :], *interval)
     )
-    return Scored(metrics, values[:, :compared].mean(0), drawn[:, :compared], confusions)
+    compared = Compared(
+        values[:, : len(COMPARED)].mean(0),
+        replicates[:, [names.index(name) for name in COMPARED]],
+        counts.mean(0),
+        cohort.strata,
+    )
+    return Scored(metrics, compared, drawn[:, : len(COMPARED)], confusions)
 
 
 def probability_metrics(trial: Trial, trained: Sequence[TrainedModel]) -> Metrics:

@@ -70,7 +70,7 @@ def _others(comparisons: Comparisons, level: str) -> list[PlainTable]:
             evaluation_title(standing.evaluation),
             str(standing.rank),
             f"{standing.low} – {standing.high}",
-            standing.group,
+            standing.group or "–",
         )
         for standing in comparisons.standings
     ]
@@ -78,7 +78,7 @@ def _others(comparisons: Comparisons, level: str) -> list[PlainTable]:
         PlainTable(
             "drops",
             f"In-domain minus external macro F1, {level} intervals. The cohorts' patients are "
-            "drawn independently.",
+            "independent.",
             ("Model", "External cohort", "Drop", "Interval"),
             drops,
         ),

@@ -55,7 +55,7 @@ class Standing:
         model, evaluation: of which.
         rank: 1 is best; equals share the better one.
         low, high: ranks that paired comparisons do not rule out.
-        group: letters; models without a common one differ.
+        group: letters; models without a common one differ. None with too few patients.
     """
 
     model: Model
@@ -63,7 +63,7 @@ class Standing:
     rank: int
     low: int
     high: int
-    group: str
+    group: str | None
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Comparisons:
                     int(row["estimate"]),
                     int(row["ci_low"]),
                     int(row["ci_high"]),
-                    row["group"],
+                    row["group"] if isinstance(row["group"], str) else None,
                 )
                 for row in ranked.to_dict("records")
             ),

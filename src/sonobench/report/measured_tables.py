@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from sonobench.evaluation import Evaluation
+from sonobench.evaluation import TEMPERATURE_BOUNDS, Evaluation
 from sonobench.report.numbers import bounds, number, percent, with_bounds
 from sonobench.report.plain_table import PlainTable
 from sonobench.report.run_folder import RunFolder
@@ -112,18 +112,28 @@ def _calibration(scores: Scores, results: pd.DataFrame, level: str) -> PlainTabl
 
 
 def _temperatures(scores: Scores, temperatures: pd.DataFrame) -> PlainTable:
+    lowest, highest = TEMPERATURE_BOUNDS
     rows = []
     groups = dict(iter(temperatures.groupby(["encoder", "adaptation"], sort=False)))
     for model in scores.models:
         if (table := groups.get(tuple(model))) is not None:
             ordered = table.sort_values(["seed", "fold"])
-            rows.append((model.title, ", ".join(f"{t:.2f}" for t in ordered["temperature"])))
+            rows.append((model.title, ", ".join(map(_temperature, ordered["temperature"]))))
     return PlainTable(
         "temperatures",
-        "Temperature of each trained model, fold by fold; above 1 it was too sure of itself.",
+        "Temperature of each trained model, fold by fold; above 1 it was too sure of itself. "
+        f"≤ {lowest:g} or ≥ {highest:g}: its validation images, all right or no better than "
+        "chance, have no best temperature, and the model has no values with one.",
         ("Model", "Temperatures"),
         rows,
     )
+
+
+def _temperature(value: float) -> str:
+    lowest, highest = TEMPERATURE_BOUNDS
+    if value in TEMPERATURE_BOUNDS:
+        return f"≤ {lowest:g}" if value == lowest else f"≥ {highest:g}"
+    return f"{value:.2f}"
 
 
 def _subgroups(subgroups: pd.DataFrame, groups: Sequence[GroupScore]) -> PlainTable:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from sonobench.evaluation import FEWEST_FOR_LETTERS
 from sonobench.report.absent import Absent, absent_models
 from sonobench.report.comparisons import Comparisons
 from sonobench.report.numbers import bounds, number, percent
@@ -154,6 +155,12 @@ def main_table(run: RunFolder, scores: Scores, comparisons: Comparisons) -> Tabl
         notes.append(
             "group: models of one adaptation that share a letter cannot be told apart (paired "
             "over patients, Holm)"
+        )
+    few = [s.evaluation for s in comparisons.standings if s.group is None]
+    for evaluation in dict.fromkeys(few):
+        notes.append(
+            f"{evaluation}: no letters, since fewer than {FEWEST_FOR_LETTERS} patients can hardly "
+            "tell models apart"
         )
     table = _table("main", caption, columns, run, scores, notes, comparisons)
     return replace(table, absent=tuple(absent_models(run, scores)))
