@@ -323,9 +323,24 @@ def test_files_that_are_passed_over_are_counted(scans: Path) -> None:
 
 def test_columns_of_a_table_that_are_left_out_are_told(scans: Path) -> None:
     lines = [f"{p.relative_to(scans)},{p.parent.name},7,1" for p in sorted(scans.rglob("*.png"))]
-    (scans / "list.csv").write_text("\n".join(["file,plane,patient,Train", *lines]))
+    (scans / "list.csv").write_text("\n".join(["file,plane,patient,weeks", *lines]))
     _, shown = call("data", "init", scans / "list.csv")
     assert (
-        "columns of the table that are left out: Train; a manifest can have site, device," in shown
+        "columns of the table that are left out: weeks; a manifest can have site, device," in shown
     )
     assert "--column split=NAME" in shown
+
+
+def test_a_column_of_0_and_1_becomes_the_split_and_is_told(scans: Path) -> None:
+    lines = [
+        f"{p.relative_to(scans)},{p.parent.name},{p.name[:5]},{int('case4' not in p.name)}"
+        for p in sorted(scans.rglob("*.png"))
+    ]
+    (scans / "list.csv").write_text("\n".join(["file,plane,patient,Train ", *lines]))
+    code, shown = call("data", "init", scans / "list.csv")
+    assert code == 0, shown
+    assert "the split is that of the column Train: 0 is test, 1 is train" in shown
+    rows = (scans / "manifest.csv").read_text().splitlines()
+    assert rows[1] == "brain/case1_brain.png,brain,case1,train"
+    assert rows[4] == "brain/case4_brain.png,brain,case4,test"
+    assert call("data", "check", scans / "manifest.csv")[0] == 0

@@ -250,8 +250,8 @@ def test_images_that_a_table_names_and_that_are_not_there_have_their_rows(tmp_pa
 
 def test_columns_that_the_manifest_does_not_take_are_kept_in_mind(tmp_path: Path) -> None:
     images(tmp_path, "a.png")
-    (tmp_path / "list.csv").write_text(",Image_name,Plane,Patient_num,Train \n0,a,brain,1,1\n")
-    assert from_table(tmp_path / "list.csv", {}).left_out == ("", "Train")
+    (tmp_path / "list.csv").write_text(",Image_name,Plane,Patient_num,weeks \n0,a,brain,1,1\n")
+    assert from_table(tmp_path / "list.csv", {}).left_out == ("", "weeks")
 
 
 @pytest.mark.parametrize("name", ["A.PNG", "a.jfif", "a.webp"])
@@ -268,9 +268,11 @@ def test_a_split_of_a_table_is_train_or_test_and_else_refused_with_its_row(tmp_p
     (tmp_path / "list.csv").write_text("image,label,part\na,x,Train\nb,x,TEST\n")
     found = from_table(tmp_path / "list.csv", {})
     assert [row["split"] for row in found.rows] == ["train", "test"]
-    (tmp_path / "list.csv").write_text("image,label,Train\na,x,1\nb,x,0\n")
-    with pytest.raises(DatasetError, match=r"row 2: Train: expected train or test, found '1'"):
-        from_table(tmp_path / "list.csv", {"split": "Train\u00a0"})
+    assert found.translated == ""
+    (tmp_path / "list.csv").write_text("image,label,part\na,x,train\nb,x,val\n")
+    expected = r"part has 'train' \(1 row\) and 'val' \(1 row\): expected train or test, or 0 and 1"
+    with pytest.raises(DatasetError, match=expected):
+        from_table(tmp_path / "list.csv", {})
 
 
 # ── everything that is wrong, at once ────────────────────────────────────────────────────────────

@@ -139,7 +139,7 @@ def init(
     with user_errors():
         if source.is_file():
             proposal = from_table(source, _columns(columns or []))
-            _tell_left_out(proposal)
+            _tell_columns(proposal)
         else:
             proposal = from_folder(source)
             _tell_passed_over(proposal.passed_over)
@@ -265,9 +265,12 @@ def _tell_passed_over(files: Sequence[str]) -> None:
         _console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _tell_left_out(proposal: "Proposal") -> None:
+def _tell_columns(proposal: "Proposal") -> None:
+    """What a table's columns were taken for where it is not their own words, and what is left."""
     from sonobench.datasets.manifest import OPTIONAL
 
+    if proposal.translated:
+        _console.print(proposal.translated, markup=False, highlight=False, soft_wrap=True)
     absent = [name for name in OPTIONAL if not any(row.get(name) for row in proposal.rows)]
     if proposal.left_out:
         text = "columns of the table that are left out: " + ", ".join(

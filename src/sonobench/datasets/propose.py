@@ -2,13 +2,14 @@
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from sonobench.datasets.cohort import DatasetError
 from sonobench.datasets.manifest import OPTIONAL, REQUIRED
-from sonobench.datasets.rows import Problems, inside, one_of, read_rows
+from sonobench.datasets.rows import Problems, inside, read_rows
+from sonobench.datasets.split_column import are_flags, part_of_flag, parts
 from sonobench.images import SUFFIXES, is_dicom
 from sonobench.tables import csv_rows, normalized, original, replace_file
 
@@ -40,6 +41,10 @@ _FOLDERS_OF_SYSTEMS = (
 )
 
 
+# A row of a table: its number in the file, and its values by column.
+_Row = tuple[int, dict[str, str]]
+
+
 @dataclass(frozen=True)
 class Proposal:
     """Rows of a manifest without their patients, which a pattern finds in the paths.
@@ -50,6 +55,8 @@ class Proposal:
         patients_known: whether the rows have their patients.
         passed_over: files in the folder, hidden ones aside, that are no images.
         left_out: columns of the table that the manifest does not take.
+        translated: which column of the table the split is of, and what its values mean, where they
+            are other than train and test.
     """
 
     folder: Path
@@ -57,6 +64,7 @@ class Proposal:
     patients_known: bool = False
     passed_over: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    translated: str = ""
 
     @property
     def paths(self) -> list[str]:
@@ -227,17 +235,22 @@ def from_table(file: Path, columns: dict[str, str]) -> Proposal:
                 f"{file}: which of its columns is the {needed}? Say --column {needed}=NAME. It "
                 f"has: {', '.join(header)}"
             )
+    table = list(
+        read_rows(
+            problems,
+            delimiter=delimiter,
+            required=tuple(chosen.values()),
+            file_names=(chosen["path"],),
+        )
+    )
+    if "split" not in chosen and (flags := _flags_of_a_part(header, table)):
+        chosen["split"] = flags
+    meaning = _meaning_of_split(chosen.get("split"), table, problems)
     rows = []
-    for row, value in read_rows(
-        problems,
-        delimiter=delimiter,
-        required=tuple(chosen.values()),
-        file_names=(chosen["path"],),
-    ):
+    for row, value in table:
         made = {column: value[name] for column, name in chosen.items()}
         if made.get("split"):
-            made["split"] = made["split"].lower()
-            one_of(made["split"], dict.fromkeys(_PARTS, ""), chosen["split"], problems, row)
+            made["split"] = meaning.get(made["split"], "")
         asked = inside(made["path"], problems, row)
         path = _found(file.parent, asked)
         if path is None:
@@ -253,6 +266,41 @@ def from_table(file: Path, columns: dict[str, str]) -> Proposal:
         tuple(rows),
         patients_known="patient_id" in chosen,
         left_out=tuple(name for name in header if name not in chosen.values()),
+        translated=_translation(chosen.get("split"), meaning),
+    )
+
+
+def _flags_of_a_part(header: Sequence[str], table: Sequence[_Row]) -> str | None:
+    """The one column of 0 and 1 that is called as train or test.
+
+    Beside one of validation images, or one of each part, 0 does not mean the other part.
+    """
+    named = [name for name in header if part_of_flag(name) is not None]
+    flags = [name for name in named if are_flags([value[name] for _, value in table])]
+    if len(flags) != 1 or part_of_flag(flags[0]) not in _PARTS:
+        return None
+    return flags[0]
+
+
+def _meaning_of_split(
+    column: str | None, table: Sequence[_Row], problems: Problems
+) -> Mapping[str, str]:
+    """What each value of the split's column means; none, and a problem, where that is not clear."""
+    if column is None or not table:
+        return {}
+    try:
+        return parts(column, [value[column] for _, value in table])
+    except ValueError as error:
+        problems.add(1, str(error))
+        return {}
+
+
+def _translation(column: str | None, meaning: Mapping[str, str]) -> str:
+    """What a column's values were taken for, where they are not the parts' own names."""
+    if all(value.casefold() == part for value, part in meaning.items()):
+        return ""
+    return f"the split is that of the column {column}: " + ", ".join(
+        f"{value} is {part}" for value, part in sorted(meaning.items())
     )
 
 
