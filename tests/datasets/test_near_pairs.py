@@ -156,6 +156,12 @@ def test_pairs_beyond_the_thousand_that_are_listed_join_as_well() -> None:
     assert merging.joined == (("home/0", "home/1"), ("home/2", "home/3"))
 
 
+def test_one_picture_of_all_is_kept_as_few_links() -> None:
+    rows = [(patient, 0, 0) for patient in range(200)]
+    near = near_pairs(table(rows).assign(subject_id=lambda made: made["patient_id"]))
+    assert (near.count, len(near.nearest), len(near.links)) == (200 * 199 // 2, 1000, 199)
+
+
 def test_a_picture_that_joins_very_many_is_told_and_not_all_are_listed() -> None:
     samples = cohort(30)
     samples.loc[0:60:3, "perceptual_hash"] = samples.loc[0, "perceptual_hash"]

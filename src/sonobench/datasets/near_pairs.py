@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from sonobench.images import HASH_BITS
 
@@ -27,7 +29,8 @@ class NearPairs:
         between_subjects: how many of them are of two subjects.
         nearest: the nearest thousand pairs of two subjects: image_id_a, image_id_b, distance in
             bits, mirrored (whether one is near the other's mirror image rather than the other).
-        links: every two subjects that such a pair is of: subject_id_a, subject_id_b.
+        links: as few pairs of subjects, subject_id_a and subject_id_b, as it takes to link all
+            subjects that such pairs link, directly or through others.
     """
 
     count: int
@@ -46,17 +49,23 @@ def near_pairs(samples: pd.DataFrame) -> NearPairs:
     image = distinct["image_id"].to_numpy(dtype=object)
     subject, names = pd.factorize(distinct["subject_id"])
     count = between = 0
-    kept, linked = [np.empty((4, 0), dtype=np.int64)], [np.empty((2, 0), dtype=np.int64)]
+    kept = [np.empty((4, 0), dtype=np.int64)]
+    group: npt.NDArray[np.signedinteger] = np.arange(len(names))
     for block in _near_in_blocks(_bits(distinct["perceptual_hash"])):
         of_two = block[:, subject[block[0]] != subject[block[1]]]
         count += block.shape[1]
         between += of_two.shape[1]
         kept.append(of_two[:, np.argsort(of_two[2], kind="stable")[:_KEPT_PAIRS]])
-        linked.append(np.unique(np.sort(subject[of_two[:2]], axis=0), axis=1))
+        # Of very many pairs only who is linked is kept, block by block.
+        ends, shape = group[subject[of_two[:2]]], (len(names), len(names))
+        links = coo_matrix((np.ones(of_two.shape[1], dtype=bool), ends), shape)
+        group = connected_components(links, directed=False)[1][group]
     nearest = np.concatenate(kept, axis=1)
     order = np.argsort(nearest[2], kind="stable")[:_KEPT_PAIRS]
     first, second, distance, mirrored = nearest[:, order]
-    one, other = np.unique(np.concatenate(linked, axis=1), axis=1)
+    _, first_of, group = np.unique(group, return_index=True, return_inverse=True)
+    one, other = first_of[group], np.arange(len(names))
+    one, other = one[one != other], other[one != other]
     return NearPairs(
         count,
         between,
