@@ -16,9 +16,9 @@ import pandas as pd
 
 from benchmarks.simulated_run import Mishaps, Skills, simulate_samples, write_run
 from sonobench.evaluation import evaluate
+from sonobench.preflight import evaluation_settings
 from sonobench.protocol import FETAL_PLANES, Protocol
 from sonobench.report import write_report
-from sonobench.run_tables import evaluation_settings
 
 ENCODERS = {
     "usfm": 4.2,

@@ -47,6 +47,7 @@ from sonobench.outputs import (
     write_predictions,
     writing_alone,
 )
+from sonobench.preflight import evaluation_settings
 from sonobench.preparation import (
     decode_and_divide,
     find_cohorts,
@@ -66,7 +67,6 @@ from sonobench.protocol import (
 )
 from sonobench.report import write_report
 from sonobench.run_tables import (
-    evaluation_settings,
     read_fewer_patients,
     read_run,
     write_fewer_patients,

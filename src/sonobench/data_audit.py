@@ -1,6 +1,7 @@
 """The audit of a protocol's cohorts without a run: all that is wrong, where a run stops at once."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sonobench.datasets import (
     spellings,
 )
 from sonobench.engine import LocalEngine, Store
+from sonobench.preflight import foreseen, foreseen_of_metadata
 from sonobench.preparation import LeftOut, decode, find_cohorts, hash_files, with_subjects
 from sonobench.protocol import Protocol
 
@@ -51,7 +53,17 @@ def audit_protocol(protocol: Protocol, data_root: Path, store: Store) -> dict[st
     for cohort in cohorts:
         if cohort.name not in seen:
             parts.append(_audit_metadata(protocol, cohort, left_out.get(cohort.name, [])))
+    if not seen:
+        parts[0]["findings"] += _foreseen_of_metadata(protocol, cohorts)
     return _together(parts)
+
+
+def _foreseen_of_metadata(protocol: Protocol, cohorts: list[Cohort]) -> list[dict[str, Any]]:
+    try:
+        found = foreseen_of_metadata(protocol, cohorts)
+    except DatasetError as error:
+        found = [Finding("split", "error", protocol.source.name, str(error), 0)]
+    return [asdict(one) for one in found]
 
 
 def _audit_images(
@@ -66,14 +78,17 @@ def _audit_images(
             further.append(Finding("duplicates", "error", source, str(error), 0))
     samples, merging = with_subjects(protocol, samples)
     samples = samples.reset_index(drop=True)
+    seen = {*samples["dataset"], *merging.dropped["dataset"]}
     splits = None
     if source in set(samples["dataset"]):
         try:
             splits = make_splits(samples, source, protocol.split)
         except DatasetError as error:
             further.append(Finding("split", "error", source, str(error), 0))
+        else:
+            found = foreseen(protocol, samples, splits)
+            further += [one for one in found if one.cohort in seen]
     further += spellings(samples, splits, cohorts)
-    seen = {*samples["dataset"], *merging.dropped["dataset"]}
     return audit(
         samples,
         splits,

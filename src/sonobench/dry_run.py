@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import torch
 from rich.console import Console
@@ -10,11 +11,13 @@ from rich.text import Text
 
 from sonobench import steps
 from sonobench.benchmark import Plan, geometries
+from sonobench.datasets import DatasetError
 from sonobench.encoders import EncoderSpec, open_encoder
 from sonobench.engine import LocalEngine, Store
 from sonobench.images import CannotDecode, Geometry, UnreadableImage, decode
 from sonobench.jobs import plan_curve, plan_jobs
 from sonobench.members import find_encoders
+from sonobench.preflight import NOT_JUDGED, foreseen_of_metadata
 from sonobench.preparation import Files, decode_and_divide, find_cohorts, hash_files
 
 # Files of a cohort, and micro-batches of an encoder, that are timed.
@@ -59,12 +62,17 @@ def dry_run(plan: Plan, console: Console) -> None:
         data = decode_and_divide(plan.protocol, files, needed, engine, store, left_out)
         jobs, _, adapted = plan_jobs(plan.protocol, members, data, plan.shares)
         jobs += plan_curve(plan.protocol, data, adapted)[0]
+        not_judged = [one for one in data.audit["findings"] if one["kind"] == NOT_JUDGED]
         present = {job.name: sum(store.has(task) for task in job.tasks) for job in jobs}
         made = {job.name: len(job.tasks) for job in jobs}
         joined = [f for f in data.audit["findings"] if f["kind"] == "joined_subjects"]
         notes = [f"{finding['cohort']}: {finding['message']}" for finding in joined]
     else:
         jobs, present, made = [], {}, {}
+        found = foreseen_of_metadata(plan.protocol, [one.cohort for one in files.values()])
+        if errors := [one for one in found if one.severity == "error"]:
+            raise DatasetError("\n".join(f"'{one.cohort}': {one.message}" for one in errors))
+        not_judged = [asdict(one) for one in found]
         notes = ["?: known once the images are decoded, with which a run begins."]
         if plan.protocol.subjects.join_near_duplicates:
             notes.append(
@@ -106,6 +114,8 @@ def dry_run(plan: Plan, console: Console) -> None:
     console.print(table)
     for note in notes:
         console.print(note, markup=False, soft_wrap=True)
+    for one in not_judged:
+        console.print(one["message"], markup=False, soft_wrap=True)
     for entry in skipped:
         console.print(f"skipped: {entry.reason}", markup=False, soft_wrap=True)
     for message in (message for messages in left_out.values() for message in messages):

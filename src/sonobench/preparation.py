@@ -31,6 +31,7 @@ from sonobench.datasets import (
 from sonobench.encoders import file_sha256
 from sonobench.engine import Job, LocalEngine, Store
 from sonobench.images import Geometry, read_index
+from sonobench.preflight import NOT_JUDGED, foreseen
 from sonobench.protocol import Protocol
 from sonobench.tables import SAMPLES, SPLITS, TableError, check, read_json
 
@@ -244,8 +245,8 @@ def decode_and_divide(
     Raises:
         DatasetError: unreadable images (unless they are left out), a cohort without a single
             readable one, conflicting labels or roles, duplicates where the protocol says stop,
-            folds that cannot be made, or a patient in two spellings, one of which is trained on and
-            the other tested.
+            folds that cannot be made, a patient in two spellings, one of which is trained on and
+            the other tested, or no cohort that can be judged.
     """
     samples, positions, left_out = decode(
         files, geometries, engine, store, protocol.unreadable, left_out
@@ -266,14 +267,17 @@ def decode_and_divide(
         name: place[read.index[read == name].isin(samples.index)]
         for name, place in positions.items()
     }
+    # Of a cohort whose images are all dropped there is nothing to embed.
+    positions = {name: place for name, place in positions.items() if len(place)}
     samples = check(samples.reset_index(drop=True), SAMPLES)
     splits = check(make_splits(samples, protocol.source.name, protocol.split), SPLITS)
     found = spellings(samples, splits, [files[name].cohort for name in files])
-    for finding in found:
-        if finding.severity == "error":
-            raise DatasetError(f"'{finding.cohort}': {finding.message}")
-    for ids in merging.joined:
-        _logger.info("one subject by nearly identical images: %s", " = ".join(ids))
+    found += foreseen(protocol, samples, splits)
+    if errors := [one for one in found if one.severity == "error"]:
+        raise DatasetError("\n".join(f"'{one.cohort}': {one.message}" for one in errors))
+    for one in found:
+        if one.kind == NOT_JUDGED:
+            _logger.warning("%s", one.message)
     findings = audit(
         samples,
         splits,

@@ -7,12 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from sonobench.engine import Store, Task
-from sonobench.evaluation import PAPER_MODELS, Evaluation, EvaluationSettings, PaperNames
+from sonobench.evaluation import Evaluation
 from sonobench.protocol import Protocol, load_protocol, safe_name
 from sonobench.tables import (
     CLAIMS,
     COMPARISONS,
     LABEL_EFFICIENCY,
+    LEFT_OUT,
     PAPER,
     PREDICTIONS,
     RELIABILITY,
@@ -73,27 +74,6 @@ def write_fewer_patients(
             )
 
 
-def evaluation_settings(protocol: Protocol, samples: pd.DataFrame) -> EvaluationSettings:
-    """The evaluation's own settings, from the protocol and the labels of each external cohort."""
-    labels = samples.groupby("dataset")["label"].unique()
-    scheme = protocol.split.scheme
-    return EvaluationSettings(
-        classes=protocol.classes,
-        source=protocol.source.name,
-        declared={
-            dataset.name: dataset.classes
-            or tuple(name for name in protocol.classes if name in labels[dataset.name])
-            for dataset in protocol.external
-        },
-        estimand="held_out" if scheme == "official_test" else "cross_validation",
-        bootstrap_draws=protocol.evaluation.bootstrap_draws,
-        rank_draws=protocol.evaluation.rank_draws,
-        confidence=protocol.evaluation.confidence,
-        seed=protocol.evaluation.seed,
-        paper=_paper_names(protocol),
-    )
-
-
 def write_tables(folder: Path, evaluation: Evaluation) -> None:
     """Everything that an evaluation says, as CSV; results as Parquet too.
 
@@ -110,6 +90,7 @@ def write_tables(folder: Path, evaluation: Evaluation) -> None:
         LABEL_EFFICIENCY,
         PAPER,
         CLAIMS,
+        LEFT_OUT,
     ):
         frame, file = getattr(evaluation, table.name), folder / f"{table.name}.csv"
         if frame.empty:
@@ -126,19 +107,3 @@ def _read_predictions(files: list[Path], protocol: Protocol) -> pd.DataFrame:
                 f"protocol's classes are {', '.join(protocol.classes)}"
             )
     return pd.concat([read_table(file, PREDICTIONS) for file in files], ignore_index=True)
-
-
-def _paper_names(protocol: Protocol) -> PaperNames | None:
-    loaders = {dataset.loader: dataset.name for dataset in protocol.external}
-    alike = protocol.source.loader == "fetal_planes_db"
-    evaluations = {"in_domain": "in_domain"} if alike else {}
-    if "african_planes" in loaders:
-        evaluations["external"] = loaders["african_planes"]
-    if not evaluations:
-        return None
-    # Of several entries of one model, such as two input sizes, the first stands for it.
-    encoders: dict[str, str] = {}
-    for entry in protocol.encoders:
-        if entry.name in PAPER_MODELS:
-            encoders.setdefault(entry.name, entry.label)
-    return PaperNames(encoders, evaluations, alike)

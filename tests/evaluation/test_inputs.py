@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from sonobench.evaluation import EvaluationSettings, evaluate
+from sonobench.evaluation.cohort import cohorts
+from sonobench.evaluation.inputs import tested_rows
 from sonobench.tables import TableError
 
 Make = Callable[..., Any]
@@ -109,16 +111,49 @@ def test_a_dataset_without_declared_classes_is_refused(make_tables: Make) -> Non
     refuse(tables, "role external", "dataset 'abroad'", settings=settings)
 
 
-def test_a_declared_class_without_an_image_is_refused(make_tables: Make) -> None:
-    tables = make_tables()
+@pytest.mark.parametrize("estimand", ["held_out", "cross_validation"])
+def test_a_cohort_without_an_image_of_a_declared_class_is_left_out_and_others_are_judged(
+    make_tables: Make, estimand: str
+) -> None:
+    tables = make_tables(estimand=estimand)
     fewer = without(tables.predictions, "dataset == 'abroad' and label == 'femur'")
-    refuse(tables, "evaluation abroad", "'femur'", "no image", predictions=fewer)
+    found = evaluate(fewer, tables.samples, tables.settings)
+    assert found.left_out["evaluation"].tolist() == ["abroad"]
+    assert "'femur'" in found.left_out["reason"][0]
+    whole = evaluate(tables.predictions, tables.samples, tables.settings).results
+    pd.testing.assert_frame_equal(found.results, whole[whole["evaluation"] == "in_domain"])
 
 
-def test_in_cross_validation_every_fold_must_have_every_class(make_tables: Make) -> None:
+def test_in_cross_validation_a_fold_without_a_class_leaves_the_in_domain_evaluation_out(
+    make_tables: Make,
+) -> None:
     tables = make_tables(estimand="cross_validation")
     fewer = without(tables.predictions, "dataset == 'home' and label == 'femur' and fold == 1")
-    refuse(tables, "in_domain, fold 1", "'femur'", predictions=fewer)
+    found = evaluate(fewer, tables.samples, tables.settings)
+    assert found.left_out["evaluation"].tolist() == ["in_domain"]
+    assert "fold 1 of" in found.left_out["reason"][0]
+    assert set(found.results["evaluation"]) == {"abroad"}
+    assert "drop" not in set(found.comparisons["kind"])
+
+
+def test_a_fold_whose_only_image_of_a_class_is_a_copy_leaves_the_evaluation_out(
+    make_tables: Make,
+) -> None:
+    tables = make_tables(estimand="cross_validation")
+    copied = tables.samples["dataset"].eq("home") & tables.samples["label"].eq("femur")
+    samples = tables.samples.assign(
+        pixel_sha256=tables.samples["pixel_sha256"].mask(copied, "one picture")
+    )
+    found = evaluate(tables.predictions, samples, tables.settings)
+    assert found.left_out["reason"][0].startswith("of its distinct images: ")
+
+
+def test_where_no_cohort_can_be_judged_nothing_is_and_all_reasons_are_told(
+    make_tables: Make,
+) -> None:
+    tables = make_tables()
+    fewer = without(tables.predictions, "label == 'femur'")
+    refuse(tables, "nothing to judge", "in_domain: ", "abroad: ", "'femur'", predictions=fewer)
 
 
 def test_a_model_without_a_cohort_is_refused(make_tables: Make) -> None:
@@ -141,11 +176,41 @@ def test_a_model_without_an_image_is_refused(make_tables: Make) -> None:
     refuse(tables, "'net'", "fold 1", "'home/05_2'", "same images", predictions=fewer)
 
 
-def test_a_subject_of_two_sites_is_refused(make_tables: Make) -> None:
+@pytest.mark.parametrize("other", ["east", "north"])
+def test_subjects_of_the_same_two_sites_are_a_stratum_of_their_own(
+    make_tables: Make, other: str
+) -> None:
+    tables = make_tables()
+    elsewhere = tables.samples["image_id"].isin(["abroad/01_1", "abroad/03_1"])
+    samples = tables.samples.assign(site=tables.samples["site"].mask(elsewhere, other))
+    rows = tested_rows(tables.predictions, samples, tables.settings)
+    abroad = next(c for c in cohorts(*rows, tables.settings) if c.evaluation == "abroad")
+    both = abroad.strata[[1, 3]]
+    assert both[0] == both[1]
+    assert both[0] not in abroad.strata[[0, 2, 4, 5, 6, 7, 8, 9]]
+    assert len(set(abroad.strata)) == 3
+    results = evaluate(tables.predictions, samples, tables.settings).results
+    assert results.loc[results["subgroup"] == "all", "reliable"].all()
+
+
+def test_a_single_subject_of_two_sites_is_marked_as_any_stratum_of_one(make_tables: Make) -> None:
     tables = make_tables()
     elsewhere = tables.samples["image_id"] == "abroad/01_1"
     samples = tables.samples.assign(site=tables.samples["site"].mask(elsewhere, "east"))
-    refuse(tables, "'abroad/01'", "two sites", "'south'", "'east'", samples=samples)
+    results = evaluate(tables.predictions, samples, tables.settings).results
+    of_whole = results[results["subgroup"] == "all"].groupby("evaluation")["reliable"].all()
+    assert of_whole.to_dict() == {"in_domain": True, "abroad": False}
+
+
+def test_an_image_without_a_site_leaves_its_subject_in_the_site_of_the_others(
+    make_tables: Make,
+) -> None:
+    tables = make_tables()
+    unknown = tables.samples["image_id"] == "abroad/01_1"
+    samples = tables.samples.assign(site=tables.samples["site"].mask(unknown, None))
+    rows = tested_rows(tables.predictions, samples, tables.settings)
+    abroad = next(c for c in cohorts(*rows, tables.settings) if c.evaluation == "abroad")
+    assert abroad.strata.tolist() == [0, 1] * 5
 
 
 def test_in_cross_validation_an_image_is_tested_in_one_fold(make_tables: Make) -> None:

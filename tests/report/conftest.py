@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.simulated_run import Mishaps, simulate_predictions, write_run
 from sonobench.evaluation import Evaluation, evaluate
+from sonobench.preflight import evaluation_settings
 from sonobench.protocol import Protocol
 from sonobench.report import Opinions, write_report
 from sonobench.report.charts import Figure
@@ -20,7 +21,6 @@ from sonobench.report.page import page
 from sonobench.report.run_folder import RunFolder
 from sonobench.report.scores import Scores
 from sonobench.report.write import write_tables
-from sonobench.run_tables import evaluation_settings
 
 FOLDS = 3
 

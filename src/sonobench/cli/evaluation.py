@@ -84,7 +84,15 @@ def evaluate_file(
             write_tables(out, evaluation)
         for remark in given.remarks:
             errors.print(remark, style="yellow", markup=False, highlight=False, soft_wrap=True)
-        for name in given.settings.evaluations:
+        for row in evaluation.left_out.to_dict("records"):
+            errors.print(
+                f"{row['evaluation']} cannot be judged and is left out: {row['reason']}",
+                style="yellow",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+        for name in evaluation.results["evaluation"].unique():
             _console.print(_scores(evaluation, name))
         if not given.settings.probabilities:
             _console.print(_ABSENT, style="dim")
@@ -102,8 +110,9 @@ def compare(
     ] = None,
 ) -> None:
     """Set several runs beside each other: does the ranking depend on the recipe?"""
-    from sonobench.evaluation import RunTables, compare_runs
-    from sonobench.run_tables import evaluation_settings, read_run
+    from sonobench.evaluation import RunTables, compare_runs, unjudged, without
+    from sonobench.preflight import evaluation_settings
+    from sonobench.run_tables import read_run
     from sonobench.tables import TableError, csv_text, replace_file
 
     with user_errors():
@@ -113,6 +122,7 @@ def compare(
         for name, folder in zip(_names(folders), folders, strict=True):
             protocol, samples, predictions = read_run(folder)
             settings = evaluation_settings(protocol, samples)
+            settings = without(settings, unjudged(predictions, samples, settings))
             runs[name] = RunTables(predictions, samples, settings)
         with _console.status("comparing …"):
             found = compare_runs(runs)

@@ -23,6 +23,7 @@ from sonobench.evaluation.jackknife import (
     logit_interval,
 )
 from sonobench.evaluation.paper import PAPER_MODELS, PaperNames
+from sonobench.evaluation.preflight import Unjudged, preflight, unjudged, without
 from sonobench.evaluation.runs import RunComparison, RunTables, compare_runs
 from sonobench.evaluation.settings import IN_DOMAIN, EvaluationSettings
 
@@ -37,6 +38,7 @@ __all__ = [
     "PaperNames",
     "RunComparison",
     "RunTables",
+    "Unjudged",
     "bootstrap_statistic",
     "compare_runs",
     "draw_subjects",
@@ -45,5 +47,8 @@ __all__ = [
     "jackknife_variance",
     "logit_interval",
     "percentile_interval",
+    "preflight",
     "read_predictions_file",
+    "unjudged",
+    "without",
 ]

@@ -1,7 +1,7 @@
 """Who is tested in an evaluation, and what every model says of them, as arrays that line up.
 
 What would make models incomparable is refused here: a model without some cohort, fold, seed or
-image; a subject in two strata; a declared class without an image.
+image; a subject in two test folds; a declared class without an image.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from sonobench.evaluation.counts import predicted_classes
-from sonobench.evaluation.inputs import ATTRIBUTES, first, named, tested_rows
+from sonobench.evaluation.inputs import ATTRIBUTES, first, named
+from sonobench.evaluation.preflight import lacking
 from sonobench.evaluation.probabilities import log_probabilities, probabilities
 from sonobench.evaluation.settings import IN_DOMAIN, EvaluationSettings
 from sonobench.tables import TableError
@@ -65,7 +66,8 @@ class Cohort:
         test_set: which test set every image is in, (N,). There is one, except in-domain in
             cross-validation, where every fold has its own.
         strata: stratum of every subject, (S,). External: its site (those without one share a
-            stratum); in-domain: its fold in cross-validation, else one stratum for all.
+            stratum, and so do those of the same two or more sites); in-domain: its fold in
+            cross-validation, else one stratum for all.
         class_images: images of every class, by subject and test set, (S, T, K).
         models: by encoder and adaptation, sorted: the trained models by fold and seed.
         attributes: site, device, ... of every image, as far as known, N rows.
@@ -117,22 +119,26 @@ class Cohort:
 
 
 def cohorts(
-    predictions: pd.DataFrame, samples: pd.DataFrame, settings: EvaluationSettings
+    tested: pd.DataFrame, logits: npt.NDArray[np.floating], settings: EvaluationSettings
 ) -> Iterator[Cohort]:
     """Yield every evaluation (in-domain, then external as declared), with all and distinct images.
+
+    Args:
+        tested: the rows that are evaluated, from `tested_rows`; those of evaluations that the
+            settings do not have are passed over.
+        logits: their logits, (rows, K).
+        settings: classes, cohorts and estimand.
 
     Raises:
         TableError: the tables or the settings contradict each other, or models cannot be compared;
             the message names the model and the image, subject or class.
     """
-    tested, logits = tested_rows(predictions, samples, settings)
     pairs = tested[["encoder", "adaptation"]].drop_duplicates()
     for evaluation in settings.evaluations:
         chosen = (tested["evaluation"] == evaluation).to_numpy()
         rows, row_logits = tested[chosen], logits[chosen]
         _check_same_folds(rows, pairs, evaluation)
-        folds_apart = evaluation == IN_DOMAIN and settings.estimand == "cross_validation"
-        rows = rows.assign(test_set=rows["fold"] if folds_apart else 0)
+        rows = rows.assign(test_set=rows["fold"] if settings.by_fold(evaluation) else 0)
         images = _images(rows, by_site=evaluation != IN_DOMAIN)
         copies = images["pixel_sha256"].notna() & images.duplicated("pixel_sha256")
         every = _cohort(images, rows, row_logits, settings, evaluation, "all")
@@ -164,20 +170,26 @@ def _check_same_folds(rows: pd.DataFrame, pairs: pd.DataFrame, evaluation: str) 
 
 def _images(rows: pd.DataFrame, by_site: bool) -> pd.DataFrame:
     """One row an image, sorted by `image_id`, with `stratum` and `test_set`."""
-    stratum = rows["site"].fillna("") if by_site else rows["test_set"].astype(str)
-    images = rows.assign(stratum=stratum).drop_duplicates(["image_id", "test_set"])
-    for column, of in (("test_set", "image_id"), ("stratum", "subject_id")):
-        pairs = images.drop_duplicates([of, column])
+    images = rows.drop_duplicates(["image_id", "test_set"])
+    for of in ("image_id", "subject_id"):
+        pairs = images.drop_duplicates([of, "test_set"])
         twice = pairs.duplicated(of)
         if twice.any():
             row = first(pairs, twice)
-            values = pairs.loc[pairs[of] == row[of], column].to_list()
-            kind = "sites" if by_site else "test folds"
+            one, other = pairs.loc[pairs[of] == row[of], "test_set"].to_list()[:2]
             raise TableError(
-                f"{of} {row[of]!r} is in two {kind}, {values[0]!r} and {values[1]!r}; patients are "
-                f"resampled within {kind}, so each must be in one"
+                f"{of} {row[of]!r} is in two test folds, {one!r} and {other!r}; patients are "
+                "resampled within test folds, so each must be in one"
             )
-    return images.sort_values("image_id").reset_index(drop=True)
+    stratum = _sites(images) if by_site else images["test_set"].astype(str)
+    return images.assign(stratum=stratum).sort_values("image_id").reset_index(drop=True)
+
+
+def _sites(images: pd.DataFrame) -> "pd.Series[str]":
+    """All sites of the subject of every image; an image without one adds none."""
+    pairs = images[["subject_id", "site"]].dropna().drop_duplicates().sort_values("site")
+    of_subject = pairs.groupby("subject_id")["site"].agg("\n".join)
+    return images["subject_id"].map(of_subject.to_dict()).astype(object).fillna("")
 
 
 def _cohort(
@@ -197,14 +209,8 @@ def _cohort(
     strata = np.empty(len(subjects), dtype=np.intp)
     strata[subject] = pd.factorize(images["stratum"], sort=True)[0]
     class_images = _class_images(subject, test_set, true, (len(test_sets), len(settings.classes)))
-    empty = np.argwhere(class_images.sum(0)[:, declared] == 0)
-    if len(empty):
-        where = f", fold {test_sets[empty[0][0]]}" if len(test_sets) > 1 else ""
-        raise TableError(
-            f"evaluation {evaluation}{where}: class {settings.classes[declared[empty[0][1]]]!r} is "
-            "declared but has no image there, so its F1 cannot be estimated. Declare only classes "
-            "that the cohort has; in-domain, all training classes must be in every test set"
-        )
+    if reason := lacking(images["label"], images["test_set"], settings.evaluations[evaluation]):
+        raise TableError(f"evaluation {evaluation}: {reason}")
     return Cohort(
         evaluation=evaluation,
         images=images_name,

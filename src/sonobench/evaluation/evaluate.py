@@ -12,8 +12,10 @@ from sonobench.evaluation.calibration import calibrated, reliability, risk_cover
 from sonobench.evaluation.cohort import Cohort, TrainedModel, cohorts
 from sonobench.evaluation.comparisons import Compared, comparisons
 from sonobench.evaluation.ensemble import ensemble
+from sonobench.evaluation.inputs import tested_rows
 from sonobench.evaluation.label_efficiency import label_efficiency
 from sonobench.evaluation.paper import paper_claims, paper_numbers
+from sonobench.evaluation.preflight import unjudged, without
 from sonobench.evaluation.scoring import (
     Metrics,
     Scored,
@@ -26,6 +28,7 @@ from sonobench.evaluation.scoring import (
 from sonobench.evaluation.settings import EvaluationSettings
 from sonobench.evaluation.subgroups import Subgroup, subgroup_table, subgroups, trials
 from sonobench.tables import (
+    LEFT_OUT,
     RELIABILITY,
     RESULTS,
     RISK_COVERAGE,
@@ -59,7 +62,8 @@ class Evaluation:
             predicted, count`: a row for every declared true and every predictable class, zeros
             included, in the order of the classes.
         comparisons, temperatures, reliability, risk_coverage, subgroups, label_efficiency, paper,
-            claims: the tables of these names in `sonobench.tables`; empty where there is nothing.
+            claims, left_out: the tables of these names in `sonobench.tables`; empty where there is
+            nothing.
     """
 
     results: pd.DataFrame
@@ -72,6 +76,7 @@ class Evaluation:
     label_efficiency: pd.DataFrame
     paper: pd.DataFrame
     claims: pd.DataFrame
+    left_out: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -118,9 +123,12 @@ def evaluate(
         on_progress: called with what is evaluated next, in words.
 
     Raises:
-        TableError: a table breaks its schema, tables and settings contradict each other, or the
-            models cannot be compared.
+        TableError: a table breaks its schema, tables and settings contradict each other, the
+            models cannot be compared, or no evaluation can be judged.
     """
+    tested, logits = tested_rows(predictions, samples, settings)
+    left_out, all_settings = unjudged(tested, samples, settings), settings
+    settings = without(settings, left_out)
     fitted = temperatures(predictions, settings)
     results: list[tuple[_Part, tuple[str, str, str]]] = []
     confusions, reliabilities, risks, groups = [], [], [], []
@@ -128,7 +136,7 @@ def evaluate(
     # In a cohort without copies all images are distinct, and with all classes open is closed.
     drawn: dict[tuple[str, int], Draws] = {}
     known: dict[tuple[str, int, bytes], _Variant] = {}
-    for cohort in cohorts(predictions, samples, settings):
+    for cohort in cohorts(tested, logits, settings):
         size = (cohort.evaluation, len(cohort.true))
         if size not in drawn:
             drawn[size] = cohort_draws(cohort, settings)
@@ -167,9 +175,10 @@ def evaluate(
         reliability=_stacked(reliabilities, RELIABILITY),
         risk_coverage=_stacked(risks, RISK_COVERAGE),
         subgroups=_stacked(groups, SUBGROUPS),
-        label_efficiency=label_efficiency(fewer_patients, samples, settings),
+        label_efficiency=label_efficiency(fewer_patients, samples, all_settings, left_out),
         paper=paper_numbers(table, settings.paper),
         claims=paper_claims(table, against, settings.paper, settings.confidence),
+        left_out=_stacked([pd.DataFrame(left_out)], LEFT_OUT),
     )
 
 

@@ -1,13 +1,15 @@
 """How much more training patients would bring: the curve over their number."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from sonobench.evaluation.bootstrap import Draws
 from sonobench.evaluation.cohort import cohorts
+from sonobench.evaluation.inputs import tested_rows
 from sonobench.evaluation.metrics import COMPARED
+from sonobench.evaluation.preflight import Unjudged, without
 from sonobench.evaluation.scoring import Trial, class_metrics
 from sonobench.evaluation.settings import EvaluationSettings
 from sonobench.tables import LABEL_EFFICIENCY, check, empty
@@ -17,6 +19,7 @@ def label_efficiency(
     fewer_patients: Iterable[tuple[int, pd.DataFrame]],
     samples: pd.DataFrame,
     settings: EvaluationSettings,
+    left_out: Sequence[Unjudged] = (),
 ) -> pd.DataFrame:
     """The curve of every encoder (`sonobench.tables.LABEL_EFFICIENCY`), all images, open classes.
 
@@ -28,10 +31,11 @@ def label_efficiency(
             many, with the draw as `seed`.
         samples: of all predicted images.
         settings: of the evaluation.
+        left_out: evaluations that have no curve.
     """
-    rows = []
+    rows, judged = [], without(settings, left_out)
     for patients, predictions in fewer_patients:
-        for cohort in cohorts(predictions, samples, settings):
+        for cohort in cohorts(*tested_rows(predictions, samples, settings), judged):
             if cohort.images != "all":
                 continue
             # Intervals of these metrics come from the jackknife.

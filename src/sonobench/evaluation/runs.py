@@ -13,6 +13,7 @@ from sonobench.evaluation.bootstrap import Draws, percentile_interval
 from sonobench.evaluation.cohort import Cohort, cohorts
 from sonobench.evaluation.comparisons import paired
 from sonobench.evaluation.evaluate import cohort_draws
+from sonobench.evaluation.inputs import tested_rows
 from sonobench.evaluation.metrics import COMPARED
 from sonobench.evaluation.scoring import NUMBERS, Scored, Trial, class_metrics
 from sonobench.evaluation.settings import EvaluationSettings
@@ -112,7 +113,7 @@ def _common(
     tested = {
         name: run.predictions[
             run.predictions["role"].isin(["test", "external"])
-            & (run.predictions["dataset"] == _dataset(evaluation, run.settings))
+            & (run.predictions["dataset"] == run.settings.dataset_of(evaluation))
         ]
         for name, run in runs.items()
     }
@@ -157,7 +158,7 @@ def _common(
             )
             return None
         own = own[own["image_id"].isin(everywhere)]
-        found[name] = next(iter(cohorts(own, run.samples, settings)))
+        found[name] = next(iter(cohorts(*tested_rows(own, run.samples, settings), settings)))
     strata = [cohort.strata.tolist() for cohort in found.values()]
     if any(other != strata[0] for other in strata):
         notes.append(
@@ -166,10 +167,6 @@ def _common(
         return None
     name = next(iter(found))
     return found, cohort_draws(found[name], runs[name].settings)
-
-
-def _dataset(evaluation: str, settings: EvaluationSettings) -> str | None:
-    return evaluation if evaluation in settings.declared else settings.source
 
 
 def _only(

@@ -97,3 +97,11 @@ class EvaluationSettings:
         """Declared classes by evaluation: `in_domain`, then the external datasets."""
         home = {} if self.source is None else {IN_DOMAIN: self.classes}
         return {**home, **self.declared}
+
+    def dataset_of(self, evaluation: str) -> str | None:
+        """Name of the dataset whose images an evaluation tests."""
+        return self.source if evaluation == IN_DOMAIN else evaluation
+
+    def by_fold(self, evaluation: str) -> bool:
+        """Whether every fold has a test set of its own."""
+        return evaluation == IN_DOMAIN and self.estimand == "cross_validation"

@@ -171,6 +171,7 @@ def _problems(run: RunFolder, scores: Scores) -> list[Finding]:
         f"{' '.join(filter(None, [a.name, a.training]))} has no numbers: {a.reason}"
         for a in absent_models(run, scores)
     ]
+    texts += [f["message"] for f in run.audit["findings"] if f["kind"] == "not_judged"]
     # What was skipped because of another job says nothing new, nor what is a reason above.
     failures = [failure_text(f) for f in run.manifest["failures"] if not f.get("because_of")]
     texts += [failure for failure in failures if not any(failure in text for text in texts)]

@@ -83,8 +83,8 @@ class Scores:
     """Results over all images of an evaluation, as they are (no subgroup, no calibration).
 
     Attributes:
-        models: by descending in-domain macro F1.
-        evaluations: in-domain first, then external as declared.
+        models: by descending macro F1 in the first evaluation.
+        evaluations: in-domain first, then external as declared, without those left out.
         of: a score of a model, evaluation, variant and metric.
         sizes: images and patients of an evaluation and variant.
     """
@@ -114,16 +114,22 @@ class Scores:
             model, where = Model(row["encoder"], row["adaptation"]), row["evaluation"]
             of[model, where, variant, row["metric"]] = Score.of(row)
             sizes[where, variant] = (row["n_images"], row["n_patients"])
+        evaluations = tuple(dict.fromkeys(evaluation for evaluation, _ in sizes))
         models = sorted(
             {model for model, *_ in of},
-            key=lambda model: (-of[model, IN_DOMAIN, MAIN, "macro_f1"].estimate, model),
+            key=lambda model: (-of[model, evaluations[0], MAIN, "macro_f1"].estimate, model),
         )
         return cls(
             tuple(models),
-            tuple(dict.fromkeys(evaluation for evaluation, _ in sizes)),
+            evaluations,
             of,
             sizes,
         )
+
+    @property
+    def external(self) -> tuple[str, ...]:
+        """External evaluations beside an in-domain one, from which a drop can be told."""
+        return self.evaluations[1:] if self.evaluations[0] == IN_DOMAIN else ()
 
     def variants(self, evaluation: str) -> list[Variant]:
         """The readings of an evaluation that differ from one another, the main one first."""

@@ -154,6 +154,16 @@ CLAIMS = Table(
 )
 
 
+LEFT_OUT = Table(
+    "left_out",
+    (
+        _EVALUATION,
+        Column("reason", _text, "why it cannot be judged, and what to do"),
+    ),
+    key=("evaluation",),
+)
+
+
 def empty(table: Table) -> pd.DataFrame:
     """A frame with a table's columns, typed, and no row."""
     return check(pd.DataFrame(columns=table.names), table)

@@ -146,7 +146,7 @@ def drops(run: RunFolder, scores: Scores) -> Figure:
     """In-domain and external macro F1 of every model that is not a control, joined."""
     models = [model for model in scores.models if not run.is_control(*model)]
     panels = []
-    for evaluation in scores.evaluations[1:] if models else ():
+    for evaluation in scores.external if models else ():
         where = evaluation_title(evaluation)
         frame = pd.DataFrame(
             [
