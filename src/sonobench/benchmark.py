@@ -92,11 +92,13 @@ class Run:
         folder: what the run left.
         evaluation: what its predictions say.
         failures: jobs that failed or were skipped because of another; none when all is well.
+        only_controls: why each encoder was skipped, where none is left but controls.
     """
 
     folder: Path
     evaluation: Evaluation
     failures: tuple[Failure, ...] = ()
+    only_controls: tuple[str, ...] = ()
 
     @property
     def results(self) -> pd.DataFrame:
@@ -313,6 +315,8 @@ class Plan:
             write_json(out / "tasks.json", list_as_json([*alone.jobs, *jobs], store, out))
             set_aside_damaged(store, jobs, tasks)
             failures = engine.run(jobs)
+        chosen = any(not member.is_control for member in members)
+        only_controls = () if chosen else tuple(entry.reason for entry in skipped)
         facts = {
             "seeds": {
                 "training": protocol.seeds,
@@ -342,7 +346,7 @@ class Plan:
             sources = digest_of_sources(out, store, tasks, {**facts, "images": images})
             if (kept := read_kept(out, sources)) is not None:
                 _logger.info("%s: nothing has changed since its results were written", out)
-                return Run(out, kept, tuple(failures))
+                return Run(out, kept, tuple(failures), only_controls)
             with clock.stage("writing predictions"), store.naming_damage(tasks):
                 trained = write_predictions(out, store, adapted, protocol)
                 write_fewer_patients(out, store, curve, protocol)
@@ -367,7 +371,7 @@ class Plan:
             # Figures that are missing are tried again.
             if not missing:
                 keep(out, sources, evaluation)
-            return Run(out, evaluation, tuple(failures))
+            return Run(out, evaluation, tuple(failures), only_controls)
 
 
 def report(folder: Path) -> Evaluation:

@@ -179,7 +179,7 @@ def wanted_pictures(
 def write_thumbnails(folder: Path, store: Store, data: Data, image_ids: Sequence[str]) -> None:
     """Pictures of the images, 96 pixels wide, and `index.csv` with their files in order."""
     samples = data.samples
-    place = pd.Series(np.concatenate([data.positions[name] for name in data.files]))
+    place = pd.Series(np.concatenate(list(data.positions.values())))
     place.index = samples["image_id"]
     dataset = samples.set_index("image_id")["dataset"]
     packs = {

@@ -32,6 +32,11 @@ class Member:
         """Of the pack that it reads; None for given embeddings."""
         return self.specs[0].card.preprocess.geometry if self.specs else None
 
+    @property
+    def is_control(self) -> bool:
+        """Whether it is there to be compared with, not to be chosen."""
+        return bool(self.specs) and self.specs[0].card.control
+
     def trainings(self, protocol: Protocol) -> dict[str, Training]:
         """Its adaptations that train by gradient, by name; none where there is nothing to train."""
         if not self.specs or self.specs[0].card.parameters == 0:

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sonobench.evaluation import EvaluationSettings, evaluate
+from sonobench.evaluation import EvaluationSettings, evaluate, inputs
 from sonobench.evaluation.cohort import cohorts
-from sonobench.evaluation.inputs import tested_rows
 from sonobench.tables import TableError
 
 Make = Callable[..., Any]
@@ -183,7 +182,7 @@ def test_subjects_of_the_same_two_sites_are_a_stratum_of_their_own(
     tables = make_tables()
     elsewhere = tables.samples["image_id"].isin(["abroad/01_1", "abroad/03_1"])
     samples = tables.samples.assign(site=tables.samples["site"].mask(elsewhere, other))
-    rows = tested_rows(tables.predictions, samples, tables.settings)
+    rows = inputs.tested_rows(tables.predictions, samples, tables.settings)
     abroad = next(c for c in cohorts(*rows, tables.settings) if c.evaluation == "abroad")
     both = abroad.strata[[1, 3]]
     assert both[0] == both[1]
@@ -208,7 +207,7 @@ def test_an_image_without_a_site_leaves_its_subject_in_the_site_of_the_others(
     tables = make_tables()
     unknown = tables.samples["image_id"] == "abroad/01_1"
     samples = tables.samples.assign(site=tables.samples["site"].mask(unknown, None))
-    rows = tested_rows(tables.predictions, samples, tables.settings)
+    rows = inputs.tested_rows(tables.predictions, samples, tables.settings)
     abroad = next(c for c in cohorts(*rows, tables.settings) if c.evaluation == "abroad")
     assert abroad.strata.tolist() == [0, 1] * 5
 

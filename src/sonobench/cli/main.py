@@ -176,7 +176,11 @@ def _show(finished: "Run") -> None:
         if failure.because_of is not None:
             continue
         errors.print(f"failed: {failure.job}: {failure.error}", style="red", markup=False)
-    if finished.failures:
+    for reason in finished.only_controls:
+        errors.print(f"skipped: {reason}", style="red", markup=False, soft_wrap=True)
+    if finished.only_controls:
+        errors.print("only controls took part: no encoder that was asked for", style="red")
+    if finished.failures or finished.only_controls:
         raise typer.Exit(1)
 
 

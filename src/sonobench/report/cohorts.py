@@ -32,6 +32,9 @@ def cohort_cards(run: RunFolder) -> list[CohortCard]:
     cards = []
     for dataset in (run.protocol.source, *run.protocol.external):
         rows = run.samples[run.samples["dataset"] == dataset.name]
+        # Without an image left it is among the findings, as a cohort that cannot be judged.
+        if dataset.name not in run.audit["cohorts"]:
+            continue
         found = run.audit["cohorts"][dataset.name]
         counts = {
             ("image", "images"): found["images"],
