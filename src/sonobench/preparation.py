@@ -278,6 +278,8 @@ def decode_and_divide(
     for one in found:
         if one.kind == NOT_JUDGED:
             _logger.warning("%s", one.message)
+    for ids in merging.joined:
+        _logger.info("one subject by nearly identical images: %s", " = ".join(ids))
     findings = audit(
         samples,
         splits,
